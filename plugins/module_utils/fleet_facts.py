@@ -1,0 +1,171 @@
+# Copyright: ipyfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What has to be known of a host before anything on it is changed. Cheap, and read-only."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import errno
+import glob
+import json
+import os
+import platform
+import re
+import shutil
+import socket
+from typing import Any, Dict, List, Optional, Tuple
+
+RESOLVE_SECONDS = 5
+
+
+def machine() -> Dict[str, Any]:
+    """Architecture, C library, cores and memory."""
+    libc, version = c_library()
+    return {
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "libc": libc,
+        "libc_version": version,
+        "cores": cores(),
+        "memory_mb": memory_mb(),
+        "root": os.geteuid() == 0,
+        "systemd": os.path.isdir("/run/systemd/system") and shutil.which("systemctl") is not None,
+    }
+
+
+def c_library() -> Tuple[str, str]:
+    """Name and version of the C library, such as ``glibc 2.36``."""
+    try:
+        name, version = str(os.confstr("CS_GNU_LIBC_VERSION")).split()
+    except (ValueError, OSError, AttributeError):
+        return ("musl", "") if platform.system() == "Linux" else ("", "")
+    return name, version
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def memory_mb() -> int:
+    """Memory of the machine, or of the container's limit if that is less."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            with open(name) as stream:
+                total = min(total, int(stream.read()))
+        except (OSError, ValueError):
+            continue
+    return total >> 20
+
+
+def free_mb(path: str) -> int:
+    """Free space where `path` is or will be."""
+    while not os.path.isdir(path) and path != "/":
+        path = os.path.dirname(path)
+    return shutil.disk_usage(path).free >> 20
+
+
+def resolve(name: str) -> Dict[str, Any]:
+    """Addresses of a name, or why there are none; never takes longer than a few seconds."""
+    pool = concurrent.futures.ThreadPoolExecutor(1)
+    try:
+        found = pool.submit(socket.getaddrinfo, name, None, 0, socket.SOCK_STREAM).result(RESOLVE_SECONDS)
+        return {"addresses": sorted({str(entry[4][0]) for entry in found})}
+    except concurrent.futures.TimeoutError:
+        return {"addresses": [], "error": "no answer in %d s" % RESOLVE_SECONDS}
+    except OSError as error:
+        return {"addresses": [], "error": error.strerror or str(error)}
+    finally:
+        pool.shutdown(wait=False)
+
+
+def taken(address: str, ports: List[int], mark: str) -> List[Dict[str, Any]]:
+    """Those of `ports` that something else listens on, with what that is where it can be known.
+
+    :param mark: processes that carry this in their environment are the fleet's own.
+    """
+    found = []
+    holders: Optional[Dict[int, int]] = None
+    for port in ports:
+        reason = cannot_bind(address, port)
+        if reason is None:
+            continue
+        holders = listeners() if holders is None else holders
+        pid = holders.get(port)
+        if pid and mark.encode() in read_bytes("/proc/%d/environ" % pid):
+            continue
+        found.append({"port": port, "reason": reason, "pid": pid, "command": command_of(pid) if pid else ""})
+    return found
+
+
+def cannot_bind(address: str, port: int) -> Optional[str]:
+    """Why a TCP port cannot be listened on; None when it can."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    probe = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("" if address in ("*", "0.0.0.0") else address, port))
+        probe.listen(1)
+    except OSError as error:
+        if error.errno == errno.EADDRNOTAVAIL:
+            return "not an address of this host"
+        return error.strerror or str(error)
+    finally:
+        probe.close()
+    return None
+
+
+def listeners() -> Dict[int, int]:
+    """Process ids by listening TCP port, as far as this user may see them."""
+    inodes: Dict[str, int] = {}
+    for name in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in read_bytes(name).decode().splitlines()[1:]:
+            words = line.split()
+            if words[3] == "0A":
+                inodes[words[9]] = int(words[1].rsplit(":", 1)[1], 16)
+    found: Dict[int, int] = {}
+    for link in glob.glob("/proc/[0-9]*/fd/*"):
+        try:
+            match = re.match(r"socket:\[(\d+)\]", os.readlink(link))
+        except OSError:
+            continue
+        if match and match.group(1) in inodes:
+            found.setdefault(inodes[match.group(1)], int(link.split("/")[2]))
+    return found
+
+
+def command_of(pid: int) -> str:
+    """Name of a process's program."""
+    return read_bytes("/proc/%d/comm" % pid).decode("utf-8", "replace").strip()
+
+
+def read_bytes(path: str) -> bytes:
+    """Content of a file; empty when it cannot be read."""
+    try:
+        with open(path, "rb") as stream:
+            return stream.read()
+    except OSError:
+        return b""
+
+
+def other_fleets(pattern: str, own: str) -> List[Dict[str, Any]]:
+    """The other fleets of this host whose controller is here.
+
+    :param pattern: where fleets leave their description.
+    :param own: this fleet's description.
+    """
+    found = []
+    for path in glob.glob(pattern):
+        if path == own:
+            continue
+        try:
+            with open(path) as stream:
+                content = json.load(stream)
+            if content["controller"]:
+                found.append({"name": str(content["name"]), "first": int(content["first_port"]), "last": int(content["last_port"])})
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return found

@@ -1,0 +1,48 @@
+# Copyright: ipyfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The notes that a fleet's processes leave when they start: with which files they did.
+
+A process whose note differs from the files of today has to be restarted, whatever happened in
+between: a run that was cut off between writing a file and restarting, or an edit by hand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from typing import Any, Dict, List
+
+
+def digest_of(files: List[str], contents: Dict[str, str]) -> str:
+    """One digest over names and contents of files, as a unit's note has it.
+
+    :param contents: what files will hold, for those that are about to be written.
+    """
+    total = hashlib.sha256()
+    for name in sorted(set(files)):
+        total.update(name.encode() + b"\0")
+        if name in contents:
+            total.update(hashlib.sha256(contents[name].encode()).digest())
+            continue
+        try:
+            with open(name, "rb") as stream:
+                total.update(hashlib.sha256(stream.read()).digest())
+        except OSError:
+            pass
+    return total.hexdigest()
+
+
+def started_with(run: str, name: str) -> str:
+    """The digest in the note of a unit; empty when there is none."""
+    return str(read_note(run, name).get("inputs", ""))
+
+
+def read_note(run: str, name: str) -> Dict[str, Any]:
+    """The note of a unit; empty when there is none."""
+    try:
+        with open(os.path.join(run, name + ".json")) as stream:
+            note = json.load(stream)
+    except (OSError, ValueError):
+        return {}
+    return note if isinstance(note, dict) else {}

@@ -1,0 +1,214 @@
+# Copyright: ipyfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""A fleet's programs under supervisord: the same verbs as for systemd, for a user without root."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import socket
+import time
+import xmlrpc.client
+from typing import Any, Dict, List
+
+from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_notes import digest_of, started_with
+from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_systemd import SupervisorError
+
+RUNNING = ("STARTING", "RUNNING", "BACKOFF")
+START_SECONDS = 15
+STOP_SECONDS = 60
+# the longest path that a unix socket can have on Linux, less its terminator
+LONGEST_SOCKET_PATH = 107
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=STOP_SECONDS)
+        self.path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
+
+
+class _Transport(xmlrpc.client.Transport):
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = path
+
+    def make_connection(self, host: Any) -> _Connection:
+        return _Connection(self.path)
+
+
+class Supervisord:
+    """The programs of one fleet of this user.
+
+    :param root: the fleet's folder.
+    :param run: folder of the socket, and of the notes that programs leave when they start.
+    :param config: supervisord's configuration file.
+    :param wanted: programs that shall run, each with `name` and `inputs`, the files that it is started with.
+    """
+
+    def __init__(self, module: Any, root: str, run: str, config: str, wanted: List[Dict[str, Any]]) -> None:
+        self.module = module
+        self.run = run
+        self.config = config
+        self.wanted = wanted
+        self.python = os.path.join(root, "env", "bin", "python")
+        # what supervisord itself runs on: when that changes, it has to be started anew
+        self.inputs = [os.path.join(root, "env", "ipyfleet.json")]
+        self.socket = os.path.join(run, "supervisor.sock")
+        server = xmlrpc.client.ServerProxy("http://localhost", transport=_Transport(self.socket))
+        self.server: Any = server.supervisor
+
+    def running(self) -> bool:
+        """Whether supervisord answers."""
+        try:
+            self.server.getState()
+        except (OSError, xmlrpc.client.Error, http.client.HTTPException):
+            return False
+        return True
+
+    def programs(self) -> Dict[str, Dict[str, Any]]:
+        """What supervisord says of its programs, by name; nothing when it does not run."""
+        if not self.running():
+            return {}
+        return {each["name"]: each for each in self.server.getAllProcessInfo()}
+
+    def retire(self) -> List[Dict[str, Any]]:
+        """Stop the programs that are no longer wanted."""
+        names = {each["name"] for each in self.wanted}
+        changes = []
+        for name, values in self.programs().items():
+            if name not in names:
+                changes.append({"path": name, "what": "stop"})
+                if not self.module.check_mode:
+                    self.stop(name, values)
+                    self.server.removeProcessGroup(name)
+        return changes
+
+    def converge(self, files_changed: bool, contents: Dict[str, str]) -> List[Dict[str, Any]]:
+        """Run the wanted programs, restart those whose files or command changed; see `Systemd.converge`."""
+        changes: List[Dict[str, Any]] = []
+        wanted = self.wanted
+        fresh = digest_of(self.inputs, contents)
+        if wanted and self.running() and started_with(self.run, "supervisord") != fresh:
+            changes.append({"path": "supervisord", "what": "restart"})
+            self.shutdown()
+        if wanted and not self.running():
+            changes += [{"path": "supervisord", "what": "start"}] if not changes else []
+            if not self.module.check_mode:
+                self.start_daemon(fresh)
+            return changes + [{"path": each["name"], "what": "start"} for each in wanted]
+        changed = self.reread() if wanted and not self.module.check_mode else []
+        state = self.programs()
+        for each in wanted:
+            name = each["name"]
+            values = state.get(name, {})
+            if values.get("statename") not in RUNNING:
+                changes.append({"path": name, "what": "start"})
+                self.start(name)
+            elif name in changed or started_with(self.run, name) != digest_of(each["inputs"], contents):
+                changes.append({"path": name, "what": "restart"})
+                if not self.module.check_mode and name not in changed:
+                    self.stop(name, values)
+                    self.start(name)
+        return changes
+
+    def reread(self) -> List[str]:
+        """Let supervisord read its configuration; returns the programs that ran and are run anew."""
+        added, changed, removed = self.server.reloadConfig()[0]
+        for name in [*changed, *removed]:
+            self.server.stopProcessGroup(name)
+            self.server.removeProcessGroup(name)
+        for name in [*added, *changed]:
+            self.server.addProcessGroup(name)
+        return list(changed)
+
+    def start(self, name: str) -> None:
+        if not self.module.check_mode:
+            try:
+                self.server.startProcess(name, False)
+            except xmlrpc.client.Fault as fault:
+                if "ALREADY_STARTED" not in fault.faultString:
+                    raise SupervisorError("starting %s: %s" % (name, fault.faultString)) from fault
+
+    def stop(self, name: str, values: Dict[str, Any]) -> None:
+        if values.get("statename") in RUNNING:
+            self.server.stopProcess(name, True)
+
+    def start_daemon(self, fresh: str) -> None:
+        command = [self.python, "-m", "supervisor.supervisord", "-c", self.config]
+        code, out, err = self.module.run_command(command, cwd="/")
+        if code:
+            raise SupervisorError("supervisord did not start: %s" % (err or out).strip())
+        deadline = time.monotonic() + START_SECONDS
+        while not self.running():
+            if time.monotonic() > deadline:
+                raise SupervisorError("supervisord did not answer within %d s; see %s" % (START_SECONDS, self.run))
+            time.sleep(0.05)
+        path = os.path.join(self.run, "supervisord.json")
+        with open(path, "w") as stream:
+            stream.write('{"inputs": "%s"}' % fresh)
+
+    def shutdown(self) -> None:
+        if self.module.check_mode:
+            return
+        pid = int(self.server.getPID())
+        self.server.shutdown()
+        deadline = time.monotonic() + STOP_SECONDS
+        while alive(pid):
+            if time.monotonic() > deadline:
+                raise SupervisorError("supervisord (pid %d) did not end within %d s" % (pid, STOP_SECONDS))
+            time.sleep(0.05)
+
+    def stop_all(self) -> List[Dict[str, Any]]:
+        """Stop everything of the fleet; returns what was done."""
+        if not self.running():
+            return []
+        self.shutdown()
+        return [{"path": "supervisord", "what": "stop"}]
+
+    def status(self, words: bool) -> Dict[str, Dict[str, Any]]:
+        """State of the wanted programs by name; see `Systemd.status`."""
+        state = self.programs()
+        found = {}
+        for each in self.wanted:
+            values = state.get(each["name"], {})
+            ok = values.get("statename") == "RUNNING"
+            found[each["name"]] = {
+                "state": str(values.get("statename", "not running")).lower(),
+                "running": ok,
+                "pid": int(values.get("pid", 0)),
+                "restarts": 0,
+                "last": last_line(values.get("logfile", "")) if words and values and not ok else "",
+            }
+        return found
+
+
+def alive(pid: int) -> bool:
+    """Whether a process exists and is not a zombie."""
+    try:
+        with open("/proc/%d/stat" % pid) as stream:
+            return stream.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        pass
+    if os.path.isdir("/proc/self"):
+        return False
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    return True
+
+
+def last_line(path: str) -> str:
+    """Last line of a log file."""
+    try:
+        with open(path, "rb") as stream:
+            stream.seek(max(0, os.path.getsize(path) - 4096))
+            lines = stream.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return ""
+    return lines[-1][-300:] if lines else ""

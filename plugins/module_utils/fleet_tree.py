@@ -1,0 +1,239 @@
+# Copyright: ipyfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Folders and files of a host, brought to what they should be, each as the user who owns them.
+
+Root never writes, reads or changes modes in a folder that belongs to somebody else: a symbolic
+link put there would turn that into any file of the system. Such work is done by a child process
+that has become the owner.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import stat
+import tempfile
+import traceback
+from typing import Any, Callable, Dict, List, Optional
+
+MASKED = "(secret, not shown)\n"
+
+
+class TreeError(Exception):
+    """Something stands where a file or folder has to go, or cannot be written."""
+
+
+class Owner:
+    """An account of the host, by name; `uid` is None while it does not exist."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.uid: Optional[int] = None
+        self.gid: Optional[int] = None
+        self.home = ""
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            return
+        self.uid, self.gid, self.home = entry.pw_uid, entry.pw_gid, entry.pw_dir
+
+    @property
+    def is_me(self) -> bool:
+        """Whether this process already runs as the account."""
+        return self.uid == os.geteuid()
+
+
+def converge_as(owner: Owner, module: Any, entries: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
+    """Converge entries in the name of `owner`; see `Tree.converge`.
+
+    :raises TreeError: with the message of what went wrong.
+    """
+
+    def refuse(msg: str, **_: Any) -> None:
+        raise TreeError(msg)
+
+    def work() -> List[Dict[str, Any]]:
+        # where Ansible's own functions would print a result and exit, in the middle of ours
+        module.fail_json = refuse
+        return Tree(module, owner).converge(entries)
+
+    usual = module.fail_json
+    try:
+        return work() if owner.is_me else list(in_child(owner, work))
+    finally:
+        module.fail_json = usual
+
+
+def in_child(owner: Owner, work: Callable[[], Any]) -> Any:
+    """Run `work` in a process that has become `owner`, and return its result, which must be JSON.
+
+    :raises TreeError: with the message of what went wrong there.
+    """
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reader)
+        try:
+            os.initgroups(owner.name, owner.gid or 0)
+            os.setgid(owner.gid or 0)
+            os.setuid(owner.uid or 0)
+            os.environ["HOME"] = owner.home
+            os.chdir("/")
+            answer: Dict[str, Any] = {"result": work()}
+        except TreeError as error:
+            answer = {"error": str(error)}
+        except BaseException:
+            answer = {"error": traceback.format_exc()}
+        with os.fdopen(writer, "w") as stream:
+            json.dump(answer, stream)
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as stream:
+        text = stream.read()
+    os.waitpid(child, 0)
+    got = json.loads(text) if text else {"error": "the child process that works as %s died" % owner.name}
+    if "error" in got:
+        raise TreeError(got["error"])
+    return got["result"]
+
+
+class Tree:
+    """Converges entries of one owner; with `check_mode` of the module it only says what it would do."""
+
+    def __init__(self, module: Any, owner: Owner) -> None:
+        self.module = module
+        self.owner = owner
+        self.changes: List[Dict[str, Any]] = []
+
+    def converge(self, entries: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
+        """Bring every entry about, in order, and return the changes.
+
+        An entry has `path`, `mode` and `kind`: ``directory`` (an existing one is left as it is when
+        `keep`), ``file`` (with `content`; `mark` is in every content that is the fleet's own),
+        ``link`` (with `target`) or ``absent`` (a folder only when it is empty).
+        """
+        os.umask(0o077)
+        for entry in entries:
+            try:
+                getattr(self, entry["kind"])(entry)
+            except OSError as error:
+                raise TreeError("%s: %s" % (entry["path"], error.strerror or error)) from error
+        return self.changes
+
+    def note(self, path: str, what: str, **more: Any) -> None:
+        self.changes.append({"path": path, "what": what, **more})
+
+    def directory(self, entry: Dict[str, Any]) -> None:
+        path = entry["path"]
+        if os.path.lexists(path):
+            if os.path.islink(path) or not os.path.isdir(path):
+                raise TreeError("%s: expected a folder, got something else; move it away" % path)
+            if not entry.get("keep"):
+                self.attributes(entry)
+            return
+        self.note(path, "create folder")
+        if not self.module.check_mode:
+            os.mkdir(path, 0o700)
+            self.attributes(entry, quiet=True)
+
+    def file(self, entry: Dict[str, Any]) -> None:
+        path, content = entry["path"], entry["content"]
+        before = read_regular(path)
+        if before == content:
+            self.attributes(entry)
+            return
+        diff = {"before": before or "", "after": content}
+        if entry.get("secret"):
+            diff = {"before": "" if before is None else MASKED.replace("not", "another, not"), "after": MASKED}
+        more = {"secret": bool(entry.get("secret")), "foreign": bool(before) and entry.get("mark", "") not in str(before)}
+        self.note(path, "create file" if before is None else "change file", diff=diff, **more)
+        if not self.module.check_mode:
+            handle, new = tempfile.mkstemp(prefix=".ipyfleet-", dir=os.path.dirname(path))
+            try:
+                with os.fdopen(handle, "w") as stream:
+                    stream.write(content)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                os.chmod(new, int(entry["mode"], 8))
+                self.module.atomic_move(new, path)
+            finally:
+                if os.path.exists(new):
+                    os.unlink(new)
+            self.attributes(entry, quiet=True)
+
+    def link(self, entry: Dict[str, Any]) -> None:
+        path, target = entry["path"], entry["target"]
+        if os.path.islink(path) and os.readlink(path) == target:
+            return
+        if os.path.isdir(path) and not os.path.islink(path):
+            raise TreeError("%s: expected a link, got a folder; move it away" % path)
+        self.note(path, "link to %s" % target)
+        if not self.module.check_mode:
+            new = "%s.ipyfleet-new" % path
+            if os.path.lexists(new):
+                os.unlink(new)
+            os.symlink(target, new)
+            os.replace(new, path)
+
+    def absent(self, entry: Dict[str, Any]) -> None:
+        path = entry["path"]
+        folder = os.path.isdir(path) and not os.path.islink(path)
+        if not os.path.lexists(path) or (folder and os.listdir(path)):
+            return
+        self.note(path, "remove")
+        if not self.module.check_mode:
+            os.rmdir(path) if folder else os.unlink(path)
+
+    def account(self, name: Optional[str]) -> str:
+        """The account that an entry belongs to in the end: the owner, unless it is given away."""
+        return self.owner.name if name in (None, "", "root") else str(name)
+
+    def attributes(self, entry: Dict[str, Any], quiet: bool = False) -> None:
+        """Owner, group and mode, by Ansible's own means."""
+        arguments = self.module.load_file_common_arguments(
+            {
+                "path": entry["path"],
+                "mode": entry["mode"],
+                "owner": self.account(entry.get("give_to")),
+                "group": entry.get("group"),
+            }
+        )
+        diff: Dict[str, Any] = {}
+        changed = self.module.set_fs_attributes_if_different(arguments, False, diff)
+        if changed and not quiet:
+            self.note(entry["path"], "set %s" % ", ".join(sorted(set(diff.get("after", {})) - {"path"})))
+
+
+def read_regular(path: str) -> Optional[str]:
+    """Text of a regular file; None when there is none, or anything else in its place.
+
+    :raises TreeError: when a folder stands there.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if os.path.islink(path) or not os.path.lexists(path):
+            return None
+        if not os.access(path, os.R_OK):
+            return None  # replaced by rename
+        raise TreeError("%s: %s" % (path, error.strerror)) from error
+    with os.fdopen(handle, "rb") as stream:
+        kind = os.fstat(handle).st_mode
+        if stat.S_ISDIR(kind):
+            raise TreeError("%s: expected a file, got a folder; move it away" % path)
+        return stream.read().decode("utf-8", "replace") if stat.S_ISREG(kind) else None
+
+
+def missing_owner(entries: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
+    """The changes that entries of an account that does not exist yet will be."""
+    changes = []
+    for entry in entries:
+        if entry["kind"] == "absent":
+            continue
+        what = "create folder" if entry["kind"] == "directory" else "create file"
+        change: Dict[str, Any] = {"path": entry["path"], "what": what}
+        if entry["kind"] == "file":
+            change["diff"] = {"before": "", "after": MASKED if entry.get("secret") else entry["content"]}
+        changes.append(change)
+    return changes

@@ -1,0 +1,222 @@
+#!/usr/bin/python
+# Copyright: ipyfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Run code on every engine slot and say which ones are short."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: fleet_verify
+short_description: Compare the wanted engine slots with those that answer
+version_added: 0.1.0
+author: ipyfleet contributors
+description:
+  - Connects to a controller as a client does, and runs a function on every wanted slot.
+  - Has to run with the fleet's own Python, on a host that has the client's connection file.
+options:
+  connection_file:
+    description: The client's connection file.
+    type: path
+    required: true
+  user:
+    description:
+      - Account to do this as, when the module runs as root. What engines answer is unpickled, so it
+        should be one without rights.
+    type: str
+    default: ""
+  slots:
+    description: The wanted slots, each with C(host), C(number), C(id), and C(lock), the digest of its environment.
+    type: list
+    elements: dict
+    required: true
+  timeout:
+    description: Seconds to wait until all of them have answered.
+    type: float
+    default: 60
+  probe:
+    description: Whether to run code on the engines. Otherwise only the controller's list is read.
+    type: bool
+    default: true
+attributes:
+  check_mode: {support: full, description: Changes nothing in either mode.}
+  diff_mode: {support: none, description: There is nothing to show.}
+"""
+
+EXAMPLES = r"""
+- name: Run code on every engine
+  ipyfleet.cluster.fleet_verify:
+    connection_file: /var/lib/ipyfleet/lab/ipython/profile_lab/security/ipcontroller-client.json
+    slots: [{host: node1, number: 0, id: 0, lock: 0f3a}]
+  vars:
+    ansible_python_interpreter: /opt/ipyfleet/lab/env/bin/python
+"""
+
+RETURN = r"""
+slots:
+  description: The wanted slots, each with C(state) and, if it answered, what it said.
+  returned: always
+  type: list
+  elements: dict
+short:
+  description: Number of slots that are not C(ok).
+  returned: always
+  type: int
+ask:
+  description: Hosts of slots that are missing or silent.
+  returned: always
+  type: list
+  elements: str
+guests:
+  description: Ids of engines that no slot asks for.
+  returned: always
+  type: list
+  elements: int
+hello:
+  description: What C(client[:].apply_sync) of a greeting gave.
+  returned: when all slots are C(ok)
+  type: list
+  elements: str
+"""
+
+import contextlib
+import io
+import time
+from typing import Any, Callable, Dict, List
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ipyfleet.cluster.plugins.module_utils import fleet_tree as tree
+
+POLL_SECONDS = 0.1
+ANSWER_SECONDS = 5.0
+
+
+def who_am_i() -> Dict[str, Any]:
+    """Runs on an engine."""
+    import json
+    import os
+    import platform
+    import socket
+    import sys
+
+    try:
+        with open(os.path.join(sys.prefix, "ipyfleet.json")) as stream:
+            lock = json.load(stream)["lock"]
+    except (OSError, ValueError, KeyError):
+        lock = ""
+    return {"hostname": socket.gethostname(), "pid": os.getpid(), "python": platform.python_version(), "lock": lock}
+
+
+def ask(client: Any, wanted: List[int], question: Callable[[], Any], deadline: float) -> Dict[int, Any]:
+    """Answers by engine id, of those that gave one before the deadline.
+
+    An engine that died stays listed until the hub notices, and what was sent to it is lost: so
+    each gets the question anew when it does not answer, or is replaced.
+    """
+    answers: Dict[int, Any] = {}
+    asked: Dict[int, Any] = {}
+    while len(answers) < len(wanted):
+        for number in wanted:
+            if number in answers or number not in client.ids:
+                asked.pop(number, None)
+                continue
+            sent, result = asked.get(number, (0.0, None))
+            if result is not None and result.ready():
+                with contextlib.suppress(Exception):
+                    answers[number] = result.get()
+                asked.pop(number)
+            elif time.monotonic() - sent > ANSWER_SECONDS:
+                asked[number] = (time.monotonic(), client[number].apply_async(question))
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.01 if asked else POLL_SECONDS)
+    return answers
+
+
+def milliseconds(client: Any, numbers: List[int]) -> Dict[int, float]:
+    """Round-trip times of a second, empty task, by engine id."""
+    found = {}
+    for number in numbers:
+        begin = time.perf_counter()
+        with contextlib.suppress(Exception):
+            client[number].apply_async(int).get(timeout=ANSWER_SECONDS)
+            found[number] = round((time.perf_counter() - begin) * 1000, 1)
+    return found
+
+
+def judge(slot: Dict[str, Any], listed: List[int], answer: Any, probed: bool) -> Dict[str, Any]:
+    """A wanted slot with its state."""
+    if slot["id"] not in listed:
+        return {**slot, "state": "missing"}
+    if not probed:
+        return {**slot, "state": "listed"}
+    if answer is None:
+        return {**slot, "state": "silent"}
+    state = "ok" if answer["lock"] == slot["lock"] else "drifted"
+    return {**slot, **answer, "wanted_lock": slot["lock"], "state": state}
+
+
+def hosts_to_ask(slots: List[Dict[str, Any]]) -> List[str]:
+    """Hosts of slots that did not answer."""
+    return sorted({slot["host"] for slot in slots if slot["state"] in ("missing", "silent")})
+
+
+def verify(params: Dict[str, Any]) -> Dict[str, Any]:
+    """Connect, ask every wanted slot, and judge."""
+    import ipyparallel as ipp
+
+    slots: List[Dict[str, Any]] = params["slots"]
+    wanted = [slot["id"] for slot in slots]
+    deadline = time.monotonic() + params["timeout"]
+    client = None
+    while client is None:
+        try:
+            # it prints while it waits, and a module's output is its result
+            with contextlib.redirect_stdout(io.StringIO()):
+                client = ipp.Client(params["connection_file"], timeout=5)
+        except Exception as error:
+            if time.monotonic() > deadline:
+                problem = "%s: %s" % (type(error).__name__, str(error).split("\n")[0])
+                found = [{**slot, "state": "missing"} for slot in slots]
+                return {"slots": found, "short": len(found), "ask": hosts_to_ask(found), "guests": [], "problem": problem}
+            time.sleep(POLL_SECONDS)
+    answers = ask(client, wanted, who_am_i, deadline) if params["probe"] else {}
+    times = milliseconds(client, sorted(answers))
+    listed = list(client.ids)
+    found = [judge(slot, listed, answers.get(slot["id"]), params["probe"]) for slot in slots]
+    for slot in found:
+        if slot["id"] in times:
+            slot["ms"] = times[slot["id"]]
+    short = sum(slot["state"] not in ("ok", "listed") for slot in found)
+    guests = sorted(set(listed) - set(wanted))
+    result: Dict[str, Any] = {"slots": found, "short": short, "ask": hosts_to_ask(found), "guests": guests}
+    if params["probe"] and not short:
+        result["hello"] = client[wanted].apply_sync(lambda: "Hello, World")
+    client.close()
+    return result
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "connection_file": {"type": "path", "required": True},
+            "user": {"type": "str", "default": ""},
+            "slots": {"type": "list", "elements": "dict", "required": True},
+            "timeout": {"type": "float", "default": 60},
+            "probe": {"type": "bool", "default": True},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    owner = tree.Owner(params["user"])
+    if params["user"] and owner.uid is None:
+        module.fail_json(msg="there is no user %s" % params["user"])
+    try:
+        apart = params["user"] and not owner.is_me
+        result = tree.in_child(owner, lambda: verify(params)) if apart else verify(params)
+    except tree.TreeError as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(changed=False, **result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+# Copyright: ipyfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What the action plugins have in common: where things are, and how variables are read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+from ansible.template import trust_as_template
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.environment import Builder
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.secret_store import SecretStore
+
+# the clone's or the collection's top folder, through the links of a clone
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def builder() -> Builder:
+    """Locks and archives of this collection's environment, kept in the user's cache."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ipyfleet"
+    folder = ROOT / "environment"
+    return Builder(folder / "requirements.in", folder / "requirements.lock", cache)
+
+
+def secrets_dir(variables: Mapping[str, Any]) -> str:
+    """Folder of a fleet's keys: as set, else beside the inventory; empty when there is no such place."""
+    given = variables.get("fleet_secrets_dir")
+    if given:
+        path = os.path.expanduser(str(given))
+        return path if os.path.isabs(path) else os.path.join(str(variables.get("inventory_dir") or os.getcwd()), path)
+    base = variables.get("inventory_dir")
+    return os.path.join(str(base), ".ipyfleet", str(variables.get("fleet_name"))) if base else ""
+
+
+def store(folder: str, read_text: Callable[[str], str]) -> SecretStore:
+    """The keys in a folder."""
+    return SecretStore(Path(folder), read_text)
+
+
+def lock_key(host: Mapping[str, Any]) -> str:
+    """The extra packages of a host as one string: what its lock is found by."""
+    return "\n".join(host["packages"])
+
+
+class HostAction(ActionBase):
+    """An action that evaluates the roles' variables for its host."""
+
+    def enter(self, variables: dict[str, Any]) -> dict[str, Any]:
+        """Make `evaluate` know these variables, and the login user's home where paths depend on it."""
+        if variables["fleet_scope"] == "user":
+            variables = variables | {"ipp_node_home": self._remote_expand_user("~", sudoable=False)}
+        self.templar = self._templar.copy_with_new_env(available_variables=variables)
+        return variables
+
+    def evaluate(self, name: str) -> Any:
+        """The value of a variable."""
+        return self.templar.template(trust_as_template("{{ %s }}" % name))

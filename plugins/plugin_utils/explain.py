@@ -1,0 +1,47 @@
+# Copyright: ipyfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""A module's failure in one line that says what to do, and its success in a few words."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+# what a host says when something basic is missing, and what it means
+KNOWN = (
+    (r"(?i)missing sudo password|sudo: a password is required|sudo: no password was provided",
+     "expected sudo without a password, got asked for one; give one with --ask-become-pass, or allow NOPASSWD"),
+    (r"(?i)sorry, user (\S+) (may not|is not allowed)|is not in the sudoers file",
+     "expected to become root by sudo, got refused; the user is not in sudoers"),
+    (r"(?i)incorrect sudo password|sudo: .*incorrect password|Sorry, try again",
+     "expected sudo's password, got another one"),
+    (r"(?i)sudo: (command )?not found|sudo: No such file|sudo.*not found",
+     "expected sudo, got a host without it; connect as root, set ansible_become_method, or use scope: user"),
+    (r"(?i)the module interpreter '([^']+)' was not found|(\S*python\S*): (command )?not found|(\S*python\S*): No such file",
+     "expected Python 3, got a host without it; install python3, or name it in ansible_python_interpreter"),
+    (r"(?i)ansible-core requires a minimum of Python|SyntaxError",
+     "expected Python 3.10 or newer, got an older one; install one and name it in ansible_python_interpreter"),
+    (r"(?i)No space left on device", "expected free space, got a full disk"),
+    (r"(?i)Failed to create temporary directory|Read-only file system",
+     "expected a folder for temporary files that can be written, got none; check the disk, or set ansible_remote_tmp"),
+)  # fmt: skip
+
+
+def explain(result: Mapping[str, Any]) -> str:
+    """Why a module did not do its work, in one line."""
+    said = "\n".join(str(result.get(key, "")) for key in ("msg", "module_stderr", "module_stdout", "stderr"))
+    for pattern, meaning in KNOWN:
+        if re.search(pattern, said):
+            return meaning
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    if "Traceback" in said:
+        return next((line for line in reversed(lines) if re.match(r"\w*(Error|Exception)\b", line)), lines[-1])
+    return lines[0] if lines else "the module failed without a message"
+
+
+def summary(changes: Sequence[Mapping[str, Any]]) -> str:
+    """Changes counted by what they were."""
+    words = Counter(re.sub(r"^(link|set) .*|^(remove folder).*", r"\1\2", str(each["what"])) for each in changes)
+    return ", ".join(f"{what} {count}" if count > 1 else what for what, count in words.items()) or "nothing to change"

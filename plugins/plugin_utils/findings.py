@@ -1,0 +1,112 @@
+# Copyright: ipyfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What speaks against a deployment, judged from what was seen on all hosts, before any is changed."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+OLDEST_PYTHON = (3, 10)
+Facts = Mapping[str, Any]
+
+
+def problems(
+    fleet: Mapping[str, Any], facts: Mapping[str, Facts], deployed: bool, need_mb: Mapping[str, int]
+) -> list[str]:
+    """One line for each thing that is wrong.
+
+    :param fleet: the fleet as it is wanted.
+    :param facts: what was seen, by host; hosts that could not be looked at are left out.
+    :param deployed: whether the fleet was deployed before with the keys that are kept.
+    :param need_mb: free space that a change of the host takes, in MiB, by host.
+    """
+    found: list[str] = []
+    for host, seen in facts.items():
+        found += [f"{host}: {text}" for text in _of_host(fleet, host, seen, deployed, need_mb.get(host, 0))]
+    if not found:
+        found += list(_across(facts))
+    return found
+
+
+def _of_host(fleet: Mapping[str, Any], host: str, seen: Facts, deployed: bool, need_mb: int) -> Iterator[str]:
+    if seen["python"] is None:
+        yield f"expected a Python at {seen['interpreter']}, got nothing that runs; check ipp_node_python"
+    elif tuple(map(int, seen["python"].split("."))) < OLDEST_PYTHON:
+        yield (
+            f"expected Python {'.'.join(map(str, OLDEST_PYTHON))} or newer, got {seen['python']} at {seen['interpreter']};"
+            " install one and name it in ipp_node_python"
+        )
+    if fleet["scope"] == "system" and not seen["root"]:
+        yield "expected to be root, got another user; set ansible_become, or scope: user"
+    if fleet["scope"] == "system" and not seen["systemd"]:
+        yield "expected systemd, got a host without it; use scope: user"
+    if seen["socket_too_long"]:
+        yield "expected a shorter home folder: the path of supervisord's socket exceeds 107 characters"
+    for path, free in seen["free_mb"].items():
+        if free < need_mb:
+            yield f"expected {need_mb} MB free for the {path} folder, got {free} MB"
+    yield from _location(fleet, host, seen)
+    yield from _ports(fleet, seen)
+    for user in seen["no_such_user"]:
+        yield f"expected the user {user} of ipp_client_users, got no such user"
+    for path in seen["foreign"]:
+        yield f"{path} belongs to another cluster; move it away, or give the fleet another name"
+    if not deployed:
+        for path in sorted(set(seen["other_secrets"]) - set(seen["foreign"])):
+            yield (
+                f"{path} has other keys than {fleet['secrets_dir']}: this fleet was deployed from elsewhere;"
+                " copy that folder here, or take the fleet down first"
+            )
+
+
+def _location(fleet: Mapping[str, Any], host: str, seen: Facts) -> Iterator[str]:
+    if "location" not in seen:
+        return
+    how = "set controller: {host: ..., location: NAME} to one that does"
+    addresses = seen["location"]["addresses"]
+    if not addresses:
+        yield f"expected the controller's location {fleet['location']} to resolve, got: {seen['location']['error']}; {how}"
+    elif host != fleet["controller"] and all(_is_loopback(address) for address in addresses):
+        yield f"expected the controller's location {fleet['location']} to lead to it, got {', '.join(addresses)}; {how}"
+
+
+def _is_loopback(address: str) -> bool:
+    return ipaddress.ip_address(address.split("%")[0]).is_loopback
+
+
+def _ports(fleet: Mapping[str, Any], seen: Facts) -> Iterator[str]:
+    first, last = fleet["ports"]["first"], fleet["ports"]["last"]
+    for other in seen.get("others", []):
+        if other["first"] <= last and first <= other["last"]:
+            yield (
+                f"expected ports {first} to {last} for this fleet alone, got fleet {other['name']} with"
+                f" {other['first']} to {other['last']}; set ports: to another block"
+            )
+    by_holder: dict[str, list[int]] = defaultdict(list)
+    for each in seen.get("taken", []):
+        holder = f"{each['command']} (pid {each['pid']})" if each["pid"] else each["reason"]
+        by_holder[holder].append(each["port"])
+    for holder, ports in by_holder.items():
+        text = ", ".join(map(str, ports[:3])) + (", ..." if len(ports) > 3 else "")
+        yield f"expected ports {first} to {last} to be free, got {text} taken: {holder}; set ports: to another block"
+
+
+def _across(facts: Mapping[str, Facts]) -> Iterator[str]:
+    versions: dict[str, list[str]] = defaultdict(list)
+    for host, seen in facts.items():
+        versions[seen["python"]].append(host)
+    if len(versions) > 1:
+        by_count = sorted(versions.items(), key=lambda item: (-len(item[1]), item[0]))
+        text = "; ".join(f"{version} on {listed(hosts)}" for version, hosts in by_count)
+        yield (
+            f"expected one version of Python on all hosts, because code travels between them, got {text};"
+            " set ipp_node_python on the odd ones, or leave them out"
+        )
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in a sentence, the first few of many."""
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
