@@ -142,7 +142,7 @@ engines:
 groups:
   gpu: ipp_engine_gpus | default(0) > 0
 keyed_groups:
-  - {key: ipp_engine_slots, prefix: slots}
+  - {key: ipp_engine_slots | string, prefix: slots}
 
 ---
 # without root, on this machine

@@ -5,12 +5,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.base import builder, lock_key
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.base import builder
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.environment import EnvironmentProblem, Platform
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.locks import Locks, lock_key
 
 
 class ActionModule(ActionBase):
@@ -36,18 +36,12 @@ class ActionModule(ActionBase):
             platform = platform_of(look["facts"])
             if (key, platform, from_index) not in built and not self._task.check_mode:
                 try:
-                    built[key, platform, from_index] = asdict(builder().build(self.lock_text(fleet, key, platform), platform, from_index))
+                    text = Locks(fleet["secrets_dir"], builder()).text(key, platform.python)
+                    built[key, platform, from_index] = asdict(builder().build(text, platform, from_index))
                 except EnvironmentProblem as problem:
                     return result | {"failed": True, "msg": f"{problem}\nnothing was changed on any host"}
             archives[host] = built.get((key, platform, from_index))
         return result | {"archives": archives}
-
-    def lock_text(self, fleet: dict[str, Any], key: str, platform: Platform) -> str:
-        """The lock for a set of packages, as the preparation left it."""
-        if not key:
-            return builder().lock.read_text()
-        path = Path(fleet["secrets_dir"]) / "locks" / f"{builder().wanted_key(key.splitlines())}-{platform.python}.txt"
-        return path.read_text()
 
 
 def platform_of(facts: dict[str, Any]) -> Platform:

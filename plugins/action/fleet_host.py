@@ -14,8 +14,9 @@ from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible.template import trust_as_template
-from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.base import HostAction, lock_key, store
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.base import HostAction, store
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.explain import explain, summary
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.locks import lock_key
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.secret_store import StoreError, new_secrets
 
 MANAGED = "Managed by ipyfleet: the next run undoes changes made here"
@@ -39,7 +40,7 @@ class ActionModule(HostAction):
         archive = self._task.args.get("archive")
         if archive and phase == "converge" and not self._task.check_mode:
             arguments["archive"] = dict(archive) | {"path": self.send(archive["path"])}
-        done = self._execute_module(module_name=self._task.action, module_args=arguments, task_vars=task_vars)
+        done: dict[str, Any] = self._execute_module(module_name=self._task.action, module_args=arguments, task_vars=task_vars)
         self._remove_tmp_path(self._connection._shell.tmpdir)
         if phase == "look":
             return result | self.looked(done, arguments["lock"])
@@ -64,6 +65,7 @@ class ActionModule(HostAction):
     # -- from the roles' descriptions to the module's arguments
 
     def arguments(self, variables: dict[str, Any]) -> dict[str, Any]:
+        """What the module is to do on the task's host."""
         fleet = self._task.args["fleet"]
         host = fleet["hosts"][variables["inventory_hostname"]]
         scope = variables["fleet_scope"]
@@ -124,6 +126,7 @@ class ActionModule(HostAction):
         return str(text)
 
     def render(self, source: str, text: str, variables: dict[str, Any]) -> str:
+        """Render a template; others in its folder, its role's or the shared one can be imported."""
         folder = os.path.dirname(source)
         shared = os.path.dirname(str(self.evaluate("ipp_node_templates_dir")))
         templar = self._templar.copy_with_new_env(searchpath=[folder, os.path.dirname(folder), shared], available_variables=variables)
@@ -145,7 +148,7 @@ def fill(value: Any, item: Any) -> Any:
         return value
     values = item if isinstance(item, Mapping) else {"item": item}
     for key, each in values.items():
-        value = value.replace("{%s}" % key, str(each))
+        value = value.replace(f"{{{key}}}", str(each))
     return value
 
 

@@ -28,7 +28,7 @@ class ActionModule(HostAction):
             "probe": self._task.args["probe"],
         }
         variables = variables | {"ansible_python_interpreter": self.evaluate("__ipp_node_env") + "/bin/python"}
-        done = self._execute_module(module_name=self._task.action, module_args=arguments, task_vars=variables)
+        done: dict[str, Any] = self._execute_module(module_name=self._task.action, module_args=arguments, task_vars=variables)
         if done.get("failed"):
             return result | {"failed": True, "msg": explain(done)}
         return result | done

@@ -75,7 +75,7 @@ def install(module: Any, root: str, archive: Dict[str, str], version: str, inter
     os.mkdir(new)
     unpack(module, archive["path"], new)
     if archive["kind"] == "index":
-        build_here(module, new, version, interpreter)
+        build_here(module, new, interpreter)
     finish(module, new, archive, version, interpreter)
     if os.path.lexists(final):
         old = final + ".old"
@@ -99,12 +99,13 @@ def unpack(module: Any, archive: str, folder: str) -> None:
         return
     try:
         with tarfile.open(archive) as stream:
-            stream.extractall(folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+            safely = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+            stream.extractall(folder, **safely)  # type: ignore[arg-type]  # noqa: S202  (our own archive, its digest compared)
     except (OSError, tarfile.TarError) as error:
         raise EnvironmentFailure("unpacking the archive failed: %s" % error) from error
 
 
-def build_here(module: Any, folder: str, version: str, interpreter: str) -> None:
+def build_here(module: Any, folder: str, interpreter: str) -> None:
     """Let the uv of the archive build the environment from the host's own package index."""
     uv, lock = os.path.join(folder, "uv"), os.path.join(folder, "requirements.lock")
     target = os.path.join(folder, "bin", "python")

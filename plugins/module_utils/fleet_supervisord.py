@@ -37,7 +37,7 @@ class _Transport(xmlrpc.client.Transport):
         super().__init__()
         self.path = path
 
-    def make_connection(self, host: Any) -> _Connection:
+    def make_connection(self, host: Any) -> _Connection:  # noqa: ARG002  (the base class's signature)
         return _Connection(self.path)
 
 
@@ -90,6 +90,7 @@ class Supervisord:
 
     def converge(self, files_changed: bool, contents: Dict[str, str]) -> List[Dict[str, Any]]:
         """Run the wanted programs, restart those whose files or command changed; see `Systemd.converge`."""
+        del files_changed  # supervisord itself compares its configuration
         changes: List[Dict[str, Any]] = []
         wanted = self.wanted
         fresh = digest_of(self.inputs, contents)
@@ -127,6 +128,7 @@ class Supervisord:
         return list(changed)
 
     def start(self, name: str) -> None:
+        """Start a program, and do not wait for it."""
         if not self.module.check_mode:
             try:
                 self.server.startProcess(name, False)
@@ -135,10 +137,12 @@ class Supervisord:
                     raise SupervisorError("starting %s: %s" % (name, fault.faultString)) from fault
 
     def stop(self, name: str, values: Dict[str, Any]) -> None:
+        """Stop a program that runs, and wait until it has ended."""
         if values.get("statename") in RUNNING:
             self.server.stopProcess(name, True)
 
     def start_daemon(self, fresh: str) -> None:
+        """Start supervisord, wait until it answers, and note what it was started with."""
         command = [self.python, "-m", "supervisor.supervisord", "-c", self.config]
         code, out, err = self.module.run_command(command, cwd="/")
         if code:
@@ -153,6 +157,7 @@ class Supervisord:
             stream.write('{"inputs": "%s"}' % fresh)
 
     def shutdown(self) -> None:
+        """Stop supervisord with all of its programs, and wait until it has ended."""
         if self.module.check_mode:
             return
         pid = int(self.server.getPID())

@@ -38,9 +38,11 @@ class Systemd:
         self.units = {self.unit(each["name"]): each for each in wanted}
 
     def unit(self, name: str) -> str:
+        """What systemd calls a unit."""
         return "%s-%s.service" % (self.prefix, name)
 
     def call(self, *arguments: str) -> str:
+        """Call systemctl; returns what it printed."""
         command = [self.module.get_bin_path("systemctl", required=True), *arguments]
         code, out, err = self.module.run_command(command)
         if code:
@@ -73,9 +75,7 @@ class Systemd:
         stray = [
             each
             for each in sorted({*state, *enabled})
-            if self.own.match(each)
-            and each not in names
-            and (each in enabled or state[each].get("ActiveState") in (*RUNNING, "failed"))
+            if self.own.match(each) and each not in names and (each in enabled or state[each].get("ActiveState") in (*RUNNING, "failed"))
         ]
         if stray and not self.module.check_mode:
             self.change("disable", "--quiet", "--now", *stray)
@@ -108,6 +108,7 @@ class Systemd:
         return started_with(self.run, unit["name"]) == digest_of(unit["inputs"], contents)
 
     def act(self, todo: Dict[str, List[str]], reload: bool) -> None:
+        """Carry out what is to be done, by verb; nothing is waited for."""
         if reload:
             self.change("daemon-reload")
         if todo["enable"]:

@@ -122,9 +122,11 @@ class Tree:
         return self.changes
 
     def note(self, path: str, what: str, **more: Any) -> None:
+        """Note a change."""
         self.changes.append({"path": path, "what": what, **more})
 
     def directory(self, entry: Dict[str, Any]) -> None:
+        """A folder."""
         path = entry["path"]
         if os.path.lexists(path):
             if os.path.islink(path) or not os.path.isdir(path):
@@ -138,6 +140,7 @@ class Tree:
             self.attributes(entry, quiet=True)
 
     def file(self, entry: Dict[str, Any]) -> None:
+        """A file: written beside and renamed into place."""
         path, content = entry["path"], entry["content"]
         before = read_regular(path)
         if before == content:
@@ -163,6 +166,7 @@ class Tree:
             self.attributes(entry, quiet=True)
 
     def link(self, entry: Dict[str, Any]) -> None:
+        """A symbolic link."""
         path, target = entry["path"], entry["target"]
         if os.path.islink(path) and os.readlink(path) == target:
             return
@@ -177,6 +181,7 @@ class Tree:
             os.replace(new, path)
 
     def absent(self, entry: Dict[str, Any]) -> None:
+        """Nothing: a file, a link or an empty folder is removed."""
         path = entry["path"]
         folder = os.path.isdir(path) and not os.path.islink(path)
         if not os.path.lexists(path) or (folder and os.listdir(path)):

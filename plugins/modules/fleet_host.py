@@ -150,6 +150,7 @@ class Host:
     # -- converging, or saying what that would change
 
     def converge(self) -> None:
+        """Bring the host about; in check mode only note what that would change."""
         self.changes += self.supervisor.retire()
         if self.system:
             self.service_user()
@@ -165,6 +166,7 @@ class Host:
             env.remove_others(self.paths["root"])
 
     def service_user(self) -> None:
+        """The account that the services run as."""
         name = self.params["user"]
         if not name or tree.Owner(name).uid is not None:
             return
@@ -223,6 +225,7 @@ class Host:
         return {os.path.join(root, "env", env.STAMP): "not there yet"}
 
     def prune(self) -> None:
+        """Remove what an earlier description of the host had brought, and this one has not."""
         wanted = {each["path"] for each in self.params["entries"]}
         for pattern in self.params["prune"]:
             for path in sorted(glob.glob(pattern)):
@@ -240,6 +243,7 @@ class Host:
     # -- looking
 
     def look(self) -> Dict[str, Any]:
+        """What is known of the host."""
         probe = self.params["probe"]
         found: Dict[str, Any] = facts.machine()
         found["python"] = self.version
@@ -291,6 +295,7 @@ class Host:
         return any(path.startswith(each + os.sep) for each in self.paths.values())
 
     def absent(self, entries: List[Dict[str, Any]]) -> None:
+        """Remove entries, each as its owner."""
         for each in entries:
             owner = tree.Owner(self.account(each["owner"]))
             if owner.uid is not None:
@@ -306,6 +311,7 @@ class Host:
             empty(path, keep)
 
     def remove_user(self) -> None:
+        """Remove the service user, if it is the one that was made for the fleet."""
         name = self.params["user"]
         if tree.Owner(name).home != self.paths["state"]:
             return

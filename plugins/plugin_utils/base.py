@@ -40,11 +40,6 @@ def store(folder: str, read_text: Callable[[str], str]) -> SecretStore:
     return SecretStore(Path(folder), read_text)
 
 
-def lock_key(host: Mapping[str, Any]) -> str:
-    """The extra packages of a host as one string: what its lock is found by."""
-    return "\n".join(host["packages"])
-
-
 class HostAction(ActionBase):
     """An action that evaluates the roles' variables for its host."""
 
@@ -57,4 +52,4 @@ class HostAction(ActionBase):
 
     def evaluate(self, name: str) -> Any:
         """The value of a variable."""
-        return self.templar.template(trust_as_template("{{ %s }}" % name))
+        return self.templar.template(trust_as_template(f"{{{{ {name} }}}}"))

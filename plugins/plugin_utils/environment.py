@@ -285,8 +285,8 @@ def run_uv(arguments: Sequence[str], purpose: str) -> str:
 
 
 def reason(text: str) -> str:
-    """uv's message in one line, without its drawing characters."""
-    lines = [re.sub(r"^[\s×╰─▶│├·]+", "", line) for line in text.splitlines()]
+    """Uv's message in one line, without its drawing characters."""
+    lines = [re.sub(r"^[^\w'`\"]+", "", line) for line in text.splitlines()]
     return " ".join(line for line in lines if line) or "uv failed without a message"
 
 

@@ -13,9 +13,7 @@ OLDEST_PYTHON = (3, 10)
 Facts = Mapping[str, Any]
 
 
-def problems(
-    fleet: Mapping[str, Any], facts: Mapping[str, Facts], deployed: bool, need_mb: Mapping[str, int]
-) -> list[str]:
+def problems(fleet: Mapping[str, Any], facts: Mapping[str, Facts], deployed: bool, need_mb: Mapping[str, int]) -> list[str]:
     """One line for each thing that is wrong.
 
     :param fleet: the fleet as it is wanted.
@@ -74,7 +72,7 @@ def _location(fleet: Mapping[str, Any], host: str, seen: Facts) -> Iterator[str]
 
 
 def _is_loopback(address: str) -> bool:
-    return ipaddress.ip_address(address.split("%")[0]).is_loopback
+    return ipaddress.ip_address(address.split("%", maxsplit=1)[0]).is_loopback
 
 
 def _ports(fleet: Mapping[str, Any], seen: Facts) -> Iterator[str]:

@@ -340,4 +340,3 @@ class _Reader:
             elif key not in CONNECTION_VARS and (near := names.nearest(key, CONNECTION_VARS, 0.9)):
                 self.wrong((*path, key), f"unknown connection variable; did you mean `{near}`?")
         return found
-

@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.locks import lock_key
+
 
 def table(rows: Sequence[Sequence[object]], numbers: Sequence[int] = ()) -> list[str]:
     """Rows as aligned columns, the first row being the headings.
@@ -28,7 +30,7 @@ def table(rows: Sequence[Sequence[object]], numbers: Sequence[int] = ()) -> list
 def slots_of(fleet: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The slots that a run is about: those of the hosts within its limit."""
     return [
-        {"host": host, **slot, "lock": fleet["locks"]["\n".join(each["packages"])]}
+        {"host": host, **slot, "lock": fleet["locks"][lock_key(each)]}
         for host, each in fleet["hosts"].items()
         if host in fleet["asked"]
         for slot in each["slots"]

@@ -13,6 +13,7 @@ import base64
 import json
 import os
 import secrets
+import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Mapping
@@ -121,6 +122,19 @@ class SecretStore:
         """Keep a state, if it differs from the one that is kept."""
         if state != self.state():
             self._write(STATE, asdict(state))
+
+    def remove(self, dry: bool) -> bool:
+        """Remove the folder, and the one above if that was made for it; returns whether there was any.
+
+        :param dry: only say so.
+        """
+        if not self.folder.is_dir():
+            return False
+        if not dry:
+            shutil.rmtree(self.folder)
+            if self.folder.parent.name == ".ipyfleet" and not any(self.folder.parent.iterdir()):
+                self.folder.parent.rmdir()
+        return True
 
     def _read(self, path: Path) -> Mapping[str, Any]:
         try:

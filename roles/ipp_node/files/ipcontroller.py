@@ -16,7 +16,7 @@ from typing import Any
 from ipyparallel.controller import app, hub
 
 
-class FleetHub(hub.Hub):  # type: ignore[misc]
+class FleetHub(hub.Hub):
     """A hub that keeps its list of engines whole."""
 
     _loading = False

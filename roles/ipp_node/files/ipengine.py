@@ -36,8 +36,22 @@ def main() -> None:
     # what user code imports is none of this folder's business
     sys.path.pop(0)
 
-    class SlotEngine(IPEngine):  # type: ignore[misc]
+    class SlotEngine(IPEngine):
         """An engine that takes its slot's id or none."""
+
+        stopping = False
+
+        def start(self) -> None:
+            try:
+                super().start()
+            except RuntimeError:
+                # tornado's word for a loop that was stopped from outside
+                if not self.stopping:
+                    raise
+
+        def _signal_stop(self, *args: Any) -> None:
+            self.stopping = True
+            super()._signal_stop(*args)
 
         async def register(self) -> None:
             with open(self.url_file, encoding="utf-8") as stream:
