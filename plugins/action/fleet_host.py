@@ -69,7 +69,8 @@ class ActionModule(HostAction):
         fleet = self._task.args["fleet"]
         host = fleet["hosts"][variables["inventory_hostname"]]
         scope = variables["fleet_scope"]
-        variables = variables | {"fleet": fleet, "host": host, "secrets": self.secrets(fleet)}
+        # numbers and booleans that were given as text, as the roles' specs want them
+        variables = variables | host["set"] | {"fleet": fleet, "host": host, "secrets": self.secrets(fleet)}
         variables.setdefault("ansible_managed", MANAGED)
         variables = self.enter(variables)
         parts = [self.evaluate(f"__{role}_part") for role in ("ipp_node", *host["roles"])]

@@ -19,6 +19,7 @@ from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.base import (
 )
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.environment import EnvironmentProblem
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.locks import Locks, lock_key, package_sets
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.plain import plain
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.secret_store import FleetState, SecretStore, StoreError
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.specs import check, load_specs, owned
 
@@ -35,6 +36,7 @@ class ActionModule(ActionBase):
         """Carry out a stage: ``wanted``, ``checked``, ``keep`` or ``forget``; each says what it does."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         self.vars = task_vars or {}
+        self.converted: dict[str, dict[str, Any]] = {}
         self.groups: Mapping[str, list[str]] = self.vars["groups"]
         stages = {"wanted": self.wanted, "checked": self.checked, "keep": self.keep, "forget": self.forget}
         try:
@@ -60,6 +62,8 @@ class ActionModule(ActionBase):
             keys = self.store(folder)
             keys.secrets()
             fleet = wanted.describe(self.groups, variables, self.vars, folder, keys.state().slots)
+            for host, each in fleet["hosts"].items():
+                each["set"] = self.converted[host]
         except StoreError as error:
             raise Refused([str(error)]) from error
         locks = Locks(folder, builder())
@@ -81,7 +85,10 @@ class ActionModule(ActionBase):
                         found[host][name] = source[name]
                     except AnsibleError as error:
                         wrong.append(f"{host}: {name}: {error.message}")
-            wrong += [f"{host}: {text}" for text in check(found[host], specs)]
+            good, bad = check(found[host], specs)
+            wrong += [f"{host}: {text}" for text in bad]
+            self.converted[host] = {name: value for name, value in good.items() if type(value) is not type(plain(found[host][name]))}
+            found[host] |= good
         return found, wrong
 
     def store(self, folder: str) -> SecretStore:

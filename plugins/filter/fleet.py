@@ -7,26 +7,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.plain import plain
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.report import (
     states_of,
     status_text,
     verify_text,
 )
-
-
-def plain(value: object) -> object:
-    """A value without Ansible's own types around it."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(each) for key, each in value.items()}
-    if isinstance(value, str):
-        return "".join(value)
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float):
-        return float(value)
-    return [plain(each) for each in value]  # type: ignore[attr-defined]
 
 
 def fleet_python(value: object) -> str:

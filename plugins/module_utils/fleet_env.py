@@ -38,6 +38,8 @@ def interpreter_version(module: Any, interpreter: str) -> Optional[str]:
     """``3.11`` or the like; None when it does not run."""
     if interpreter == base_interpreter(""):
         return "%d.%d" % sys.version_info[:2]
+    if not os.access(interpreter, os.X_OK):
+        return None
     code, out, _ = module.run_command([interpreter, "-Ic", "import sys; print('%d.%d' % sys.version_info[:2])"], check_rc=False)
     return out.strip() if code == 0 else None
 

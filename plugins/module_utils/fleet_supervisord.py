@@ -9,7 +9,7 @@ import os
 import socket
 import time
 import xmlrpc.client
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_notes import digest_of, started_with
 from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_systemd import SupervisorError
@@ -102,12 +102,12 @@ class Supervisord:
             if not self.module.check_mode:
                 self.start_daemon(fresh)
             return changes + [{"path": each["name"], "what": "start"} for each in wanted]
-        changed = self.reread() if wanted and not self.module.check_mode else []
+        added, changed = self.reread() if wanted and not self.module.check_mode else ([], [])
         state = self.programs()
         for each in wanted:
             name = each["name"]
             values = state.get(name, {})
-            if values.get("statename") not in RUNNING:
+            if name in added or values.get("statename") not in RUNNING:
                 changes.append({"path": name, "what": "start"})
                 self.start(name)
             elif name in changed or started_with(self.run, name) != digest_of(each["inputs"], contents):
@@ -117,15 +117,15 @@ class Supervisord:
                     self.start(name)
         return changes
 
-    def reread(self) -> List[str]:
-        """Let supervisord read its configuration; returns the programs that ran and are run anew."""
+    def reread(self) -> Tuple[List[str], List[str]]:
+        """Let supervisord read its configuration; returns the programs that are new, and those run anew."""
         added, changed, removed = self.server.reloadConfig()[0]
         for name in [*changed, *removed]:
             self.server.stopProcessGroup(name)
             self.server.removeProcessGroup(name)
         for name in [*added, *changed]:
             self.server.addProcessGroup(name)
-        return list(changed)
+        return list(added), list(changed)
 
     def start(self, name: str) -> None:
         """Start a program, and do not wait for it."""

@@ -223,10 +223,11 @@ def read_regular(path: str) -> Optional[str]:
         if not os.access(path, os.R_OK):
             return None  # replaced by rename
         raise TreeError("%s: %s" % (path, error.strerror)) from error
+    kind = os.fstat(handle).st_mode
+    if stat.S_ISDIR(kind):
+        os.close(handle)
+        raise TreeError("%s: expected a file, got a folder; move it away" % path)
     with os.fdopen(handle, "rb") as stream:
-        kind = os.fstat(handle).st_mode
-        if stat.S_ISDIR(kind):
-            raise TreeError("%s: expected a file, got a folder; move it away" % path)
         return stream.read().decode("utf-8", "replace") if stat.S_ISREG(kind) else None
 
 

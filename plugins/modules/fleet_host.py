@@ -347,8 +347,10 @@ def login_user() -> str:
 
 
 def expand(path: str, owner: tree.Owner) -> str:
-    """A path with its leading ~ replaced by the owner's home."""
-    return owner.home + path[1:] if path.startswith("~/") else path
+    """A path with its leading ~ replaced by the owner's home: for this process's user, the one it was given."""
+    if not path.startswith("~/"):
+        return path
+    return os.path.expanduser(path) if owner.is_me else owner.home + path[1:]
 
 
 def main() -> None:

@@ -46,7 +46,9 @@ class HostAction(ActionBase):
     def enter(self, variables: dict[str, Any]) -> dict[str, Any]:
         """Make `evaluate` know these variables, and the login user's home where paths depend on it."""
         if variables["fleet_scope"] == "user":
-            variables = variables | {"ipp_node_home": self._remote_expand_user("~", sudoable=False)}
+            # by the shell, as IPython would: $HOME, which need not be what the user database says
+            said = self._low_level_execute_command("echo ~", sudoable=False)
+            variables = variables | {"ipp_node_home": str(said["stdout"]).strip()}
         self.templar = self._templar.copy_with_new_env(available_variables=variables)
         return variables
 

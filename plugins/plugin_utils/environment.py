@@ -228,7 +228,7 @@ def pack(tree: Path, target: Path) -> int:
         entry.mode = 0o755 if entry.isdir() or entry.mode & 0o100 else 0o644
         return entry
 
-    with gzip.GzipFile(target, "wb", compresslevel=1, mtime=0) as stream, tarfile.open(fileobj=stream, mode="w") as tar:
+    with target.open("wb") as file, gzip.GzipFile("", "wb", 1, file, mtime=0) as stream, tarfile.open(fileobj=stream, mode="w") as tar:
         for path in sorted(tree.iterdir()):
             tar.add(path, arcname=path.name, filter=owned_by_root)
     return total

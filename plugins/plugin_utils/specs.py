@@ -8,12 +8,13 @@ that fails. Here all are read at once, and only those that somebody has set.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_file import shown
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.names import nearest
 
 Options = dict[str, dict[str, Any]]
@@ -33,27 +34,50 @@ def owned(name: str, roles: Sequence[str]) -> bool:
     return name.startswith(("fleet_", *(f"{role}_" for role in roles)))
 
 
-def check(variables: Mapping[str, Any], specs: Mapping[str, Options]) -> Iterator[str]:
-    """One line for each variable of ours that is unknown or has a value it cannot have.
+def check(variables: Mapping[str, Any], specs: Mapping[str, Options]) -> tuple[dict[str, Any], list[str]]:
+    """The variables of ours as their types want them, and one line for each that is unknown or wrong.
+
+    Numbers and booleans may be given as text, as ``-e name=value`` and INI inventories do.
 
     :param variables: what is set for a host, by name.
     :param specs: options by role.
     """
     options = {name: option for role in specs.values() for name, option in role.items()}
-    ours = {name: value for name, value in variables.items() if owned(name, tuple(specs))}
-    for name in sorted(set(ours) - set(options)):
-        near = nearest(name, options)
-        yield f"{name}: unknown variable" + (f"; did you mean `{near}`?" if near else "")
-    for name in sorted(set(ours) & set(options)):
-        spec = {key: value for key, value in options[name].items() if key not in ("description", "required", "default")}
-        result = ArgumentSpecValidator({name: _without_texts(spec)}).validate({name: ours[name]})
-        for message in result.error_messages:
-            yield f"{name}: {message}"
+    good: dict[str, Any] = {}
+    wrong: list[str] = []
+    for name in sorted(variables):
+        if not owned(name, tuple(specs)):
+            continue
+        if name not in options:
+            near = nearest(name, options)
+            wrong.append(f"{name}: unknown variable" + (f"; did you mean `{near}`?" if near else ""))
+            continue
+        try:
+            good[name] = converted(variables[name], options[name])
+        except ValueError as error:
+            wrong.append(f"{name}: expected {error}, got {shown(variables[name])}")
+    return good, wrong
 
 
-def _without_texts(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """A spec as the validator takes it: without descriptions, at any depth."""
-    kept = {key: value for key, value in spec.items() if key != "description"}
-    if "options" in kept:
-        kept["options"] = {name: _without_texts(option) for name, option in kept["options"].items()}
-    return kept
+def converted(value: Any, option: Mapping[str, Any]) -> Any:
+    """A value as an option wants it.
+
+    :raises ValueError: with what was expected, when it cannot be that.
+    """
+    kind = option["type"]
+    words = {"int": "a number", "float": "a number", "bool": "a boolean", "str": "text", "path": "a path", "dict": "a mapping"}
+    words["list"] = f"a list of {option.get('elements', 'str')}"
+    # Ansible would take text apart at commas and equals signs
+    plain = {"list": list, "dict": Mapping}.get(kind)
+    if (plain and not isinstance(value, plain)) or (kind in ("int", "float") and isinstance(value, bool)):
+        raise ValueError(words[kind])
+    if kind in ("str", "path") and isinstance(value, (list, Mapping)):
+        raise ValueError(words[kind])
+    spec = {key: option[key] for key in ("type", "elements") if key in option}
+    result = ArgumentSpecValidator({"value": spec}).validate({"value": value})
+    if result.error_messages:
+        raise ValueError(words[kind])
+    found = result.validated_parameters["value"]
+    if "choices" in option and found not in option["choices"]:
+        raise ValueError(f"one of {', '.join(map(str, option['choices']))}")
+    return found

@@ -28,17 +28,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+
+import psutil
 
 QUICK_SECONDS = 10.0
 FREE_STARTS = 5
 LONGEST_DELAY_SECONDS = 60.0
 GRACE_SECONDS = 5.0
 MARK = "IPYFLEET_UNIT"
-
-if TYPE_CHECKING or "watch" in sys.argv[1:2]:
-    # from the fleet's environment; `begin` does without it
-    import psutil
 
 
 def digest_of(files: Sequence[str]) -> str:

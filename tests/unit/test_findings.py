@@ -1,0 +1,113 @@
+"""What speaks against a deployment, from what was seen on the hosts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.findings import problems
+
+FLEET = {
+    "name": "lab",
+    "scope": "system",
+    "controller": "head",
+    "location": "head.lab",
+    "secrets_dir": "/keys",
+    "ports": {"first": 10000, "last": 10099},
+}
+SEEN: dict[str, Any] = {
+    "python": "3.11",
+    "interpreter": "/usr/bin/python3.11",
+    "root": True,
+    "systemd": True,
+    "socket_too_long": False,
+    "free_mb": {"root": 9000, "state": 9000},
+    "location": {"addresses": ["10.0.0.5"]},
+    "no_such_user": [],
+    "foreign": [],
+    "other_secrets": [],
+}
+
+
+def judge(deployed: bool = True, need: int = 100, scope: str = "system", **hosts: dict[str, Any]) -> list[str]:
+    facts = {host: SEEN | seen for host, seen in hosts.items()}
+    return problems(FLEET | {"scope": scope}, facts, deployed, dict.fromkeys(facts, need))
+
+
+def test_healthy_hosts_have_none() -> None:
+    assert judge(head={"taken": [], "others": []}, n1={}, n2={}) == []
+
+
+def test_mixed_python_versions_are_one_sentence_that_says_what_to_do() -> None:
+    assert judge(head={}, n1={}, n2={"python": "3.13"}) == [
+        "expected one version of Python on all hosts, because code travels between them, got 3.11 on head, n1; 3.13 on n2;"
+        " set ipp_node_python on the odd ones, or leave them out"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seen", "expected"),
+    [
+        (
+            {"python": "3.9"},
+            "n1: expected Python 3.10 or newer, got 3.9 at /usr/bin/python3.11; install one and name it in ipp_node_python",
+        ),
+        ({"python": None}, "n1: expected a Python at /usr/bin/python3.11, got nothing that runs; check ipp_node_python"),
+        ({"root": False}, "n1: expected to be root, got another user; set ansible_become, or scope: user"),
+        ({"systemd": False}, "n1: expected systemd, got a host without it; use scope: user"),
+        ({"free_mb": {"root": 50, "state": 500}}, "n1: expected 100 MB free for the root folder, got 50 MB"),
+        (
+            {"location": {"addresses": [], "error": "Name or service not known"}},
+            "n1: expected the controller's location head.lab to resolve, got: Name or service not known;"
+            " set controller: {host: ..., location: NAME} to one that does",
+        ),
+        (
+            {"location": {"addresses": ["127.0.1.1"]}},
+            "n1: expected the controller's location head.lab to lead to it, got 127.0.1.1;"
+            " set controller: {host: ..., location: NAME} to one that does",
+        ),
+        ({"no_such_user": ["eve"]}, "n1: expected the user eve of ipp_client_users, got no such user"),
+        ({"foreign": ["/x"]}, "n1: /x belongs to another cluster; move it away, or give the fleet another name"),
+        ({"socket_too_long": True}, "n1: expected a shorter home folder: the path of supervisord's socket exceeds 107 characters"),
+    ],
+)
+def test_a_problem_of_a_host(seen: dict[str, Any], expected: str) -> None:
+    assert judge(n1=seen) == [expected]
+
+
+def test_scope_user_needs_neither_root_nor_systemd() -> None:
+    assert judge(scope="user", n1={"root": False, "systemd": False}) == []
+
+
+def test_the_controller_may_resolve_its_own_name_to_loopback() -> None:
+    assert judge(head={"location": {"addresses": ["127.0.1.1"]}}) == []
+
+
+def test_taken_ports_name_who_has_them() -> None:
+    taken = [{"port": 10000 + n, "pid": 812, "command": "nginx", "reason": "Address already in use"} for n in range(4)]
+    assert judge(head={"taken": taken}) == [
+        "head: expected ports 10000 to 10099 to be free, got 10000, 10001, 10002, ... taken: nginx (pid 812); set ports: to another block"
+    ]
+    unknown = [{"port": 10000, "pid": None, "command": "", "reason": "Address already in use"}]
+    assert judge(head={"taken": unknown}) == [
+        "head: expected ports 10000 to 10099 to be free, got 10000 taken: Address already in use; set ports: to another block"
+    ]
+
+
+def test_another_fleet_s_ports() -> None:
+    other = {"name": "test", "first": 10050, "last": 10149}
+    assert judge(head={"others": [other]}) == [
+        "head: expected ports 10000 to 10099 for this fleet alone, got fleet test with 10050 to 10149; set ports: to another block"
+    ]
+    assert judge(head={"others": [{"name": "test", "first": 10100, "last": 10199}]}) == []
+
+
+def test_keys_that_were_lost_are_not_replaced() -> None:
+    (text,) = judge(deployed=False, head={"other_secrets": ["/var/lib/x.json"]})
+    assert text.startswith("head: /var/lib/x.json has other keys than /keys: this fleet was deployed from elsewhere")
+    assert judge(deployed=True, head={"other_secrets": ["/var/lib/x.json"]}) == []
+
+
+def test_problems_of_all_hosts_are_told_together() -> None:
+    found = judge(head={"systemd": False}, n1={"root": False}, n2={"python": "3.8"})
+    assert [text.split(":")[0] for text in found] == ["head", "n1", "n2"]

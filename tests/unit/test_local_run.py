@@ -1,0 +1,158 @@
+"""Playbooks on this machine, as far as they go without building or starting anything."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+LOCAL = "plugin: fleet\nname: trial\nscope: user\ncontroller: localhost\nengines: {localhost: 2}\nclients: [localhost]\n"
+
+
+class Home:
+    """A home folder with a fleet file, in which playbooks run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.fleet = folder / "trial.fleet.yml"
+        self.fleet.write_text(LOCAL)
+
+    def play(self, *arguments: str, playbook: str = "site.yml") -> subprocess.CompletedProcess[str]:
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        environ = {"HOME": str(self.folder), "PATH": path, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_HOME": str(self.folder / ".ansible")}
+        command = ["ansible-playbook", "-i", str(self.fleet), playbook, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env={**os.environ, **environ})
+
+    def files(self) -> list[str]:
+        """All files but Ansible's own."""
+        found = [str(path.relative_to(self.folder)) for path in self.folder.rglob("*")]
+        return sorted(name for name in found if not name.startswith(".ansible"))
+
+
+@pytest.fixture
+def home() -> Iterator[Home]:
+    """An empty home folder but for a fleet file; its path is short, for sockets."""
+    with tempfile.TemporaryDirectory(prefix="ipf") as folder:
+        yield Home(Path(folder))
+
+
+def test_check_mode_on_a_pristine_machine_shows_everything_and_changes_nothing(home: Home) -> None:
+    said = home.play("--check", "--diff")
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert "changed=1" in said.stdout
+    assert "+c.IPController.restore_engines = True" in said.stdout
+    assert "create folder: " in said.stdout
+    assert "install Python environment: " in said.stdout
+    assert "start: engine@1" in said.stdout
+    assert home.files() == ["trial.fleet.yml"]
+
+
+def test_no_secret_is_shown_not_even_to_the_curious(home: Home) -> None:
+    said = home.play("--check", "--diff", "-vvv")
+    assert said.returncode == 0
+    assert "(secret, not shown)" in said.stdout
+    for word in ('"key": "', "curve_secret", '"secret": "'):
+        assert word not in said.stdout.replace("curve_secretkey", "").replace("curve.json", "")
+
+
+def test_validate_says_that_all_is_well_and_changes_nothing(home: Home) -> None:
+    said = home.play(playbook="playbooks/validate.yml")
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert "changed=0" in said.stdout
+    assert home.files() == ["trial.fleet.yml"]
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments", "expected"),
+    [
+        ("", ["-e", "ipp_engine_slot=2"], "localhost: ipp_engine_slot: unknown variable; did you mean `ipp_engine_slots`?"),
+        ("", ["-e", "fleet_scope=root"], "localhost: fleet_scope: expected one of system, user, got 'root'"),
+        (
+            "",
+            ["-e", "ipp_node_python=/nowhere/python"],
+            "expected a Python at /nowhere/python, got nothing that runs; check ipp_node_python",
+        ),
+        (
+            "postgresql: localhost\n",
+            [],
+            "postgresql: expected no host in the group, because this version has no role for it, got localhost",
+        ),
+        ("", ["-e", "ipp_node_min_free_mb=99999999"], "expected 99999999 MB free for the root folder"),
+        (
+            "",
+            ["-e", '{"ipp_client_users": ["nobody-of-that-name"]}'],
+            "expected the user nobody-of-that-name of ipp_client_users, got no such user",
+        ),
+        ("", ["-e", "ipp_controller_location=no.such.host.invalid"], "expected the controller's location no.such.host.invalid to resolve"),
+        ("", ["-e", '{"ipp_controller_config": {"a b": 1}}'], "ipcontroller_config.py: what the template gave is not valid"),
+        ("defaults: {ansible_remote_tmp: '{{ nope }}'}\n", ["-e", "ipp_engine_gpus='{{ nope }}'"], "'nope' is undefined"),
+    ],
+)
+def test_bad_input_is_told_before_anything_is_changed(home: Home, change: str, arguments: list[str], expected: str) -> None:
+    home.fleet.write_text(LOCAL + change)
+    said = home.play(*arguments)
+    assert said.returncode != 0
+    assert expected in said.stdout + said.stderr
+    assert "Traceback" not in said.stdout + said.stderr
+    assert home.files() == ["trial.fleet.yml"]
+
+
+def test_a_home_folder_too_deep_for_a_socket(tmp_path: Path) -> None:
+    deep = tmp_path / ("x" * 60)
+    deep.mkdir()
+    said = Home(deep).play()
+    assert said.returncode != 0
+    assert "expected a shorter home folder: the path of supervisord's socket exceeds 107 characters" in said.stdout
+    assert Home(deep).files() == ["trial.fleet.yml"]
+
+
+def test_an_inventory_without_a_fleet_is_an_error(home: Home) -> None:
+    home.fleet = home.folder / "hosts.ini"
+    home.fleet.write_text("[web]\nlocalhost ansible_connection=local\n")
+    said = home.play()
+    assert said.returncode != 0
+    assert "expected a host in the group ipp_controller, got none; is -i a fleet file" in said.stdout + said.stderr
+
+
+def test_ports_that_are_taken_are_named(home: Home) -> None:
+    home.fleet.write_text(f"{LOCAL}ports: 31900\n")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 31902))
+        taken.listen()
+        said = home.play()
+    assert said.returncode != 0
+    mine = Path(f"/proc/{os.getpid()}/comm").read_text().strip()
+    assert (
+        f"expected ports 31900 to 31999 to be free, got 31902 taken: {mine} (pid {os.getpid()}); set ports: to another block" in said.stdout
+    )
+
+
+def test_an_ini_inventory_will_do(home: Home) -> None:
+    home.fleet = home.folder / "hosts.ini"
+    python = "ansible_python_interpreter='{{ ansible_playbook_python }}'"
+    home.fleet.write_text(
+        f"[ipp_controller]\nlocalhost ansible_connection=local {python}\n[ipp_engine]\nlocalhost ipp_engine_slots=3\n"
+        "[all:vars]\nfleet_name=ini\nfleet_scope=user\n"
+    )
+    said = home.play("--check", "--diff")
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert "start: engine@2" in said.stdout
+
+
+def test_a_stranger_s_connection_file_is_not_overwritten(home: Home) -> None:
+    theirs = home.folder / ".ipython" / "profile_trial" / "security" / "ipcontroller-client.json"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text(json.dumps({"key": "theirs"}))
+    said = home.play()
+    assert said.returncode != 0
+    assert f"{theirs} belongs to another cluster; move it away, or give the fleet another name" in said.stdout + said.stderr
+    assert json.loads(theirs.read_text()) == {"key": "theirs"}
+    assert not (home.folder / ".local").exists()

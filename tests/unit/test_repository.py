@@ -1,0 +1,70 @@
+"""The shape of the repository, as far as it can be checked."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT
+
+SHADOW = ROOT / "collections" / "ansible_collections" / "ipyfleet" / "cluster" / "plugins"
+TASKS = sorted(ROOT.glob("roles/*/tasks/*.yml"))
+PLAYBOOKS = sorted(ROOT.glob("playbooks/*.yml"))
+TEMPLATES = sorted(ROOT.glob("templates/*/*.j2"))
+
+
+def names(paths: list[Path]) -> list[str]:
+    return [str(path.relative_to(ROOT)) for path in paths]
+
+
+@pytest.mark.parametrize("folder", ["plugin_utils", "module_utils", "inventory"])
+def test_a_clone_finds_its_own_shared_code(folder: str) -> None:
+    """In a clone, plugins import each other through links in collections/; each needs its own."""
+    links = {path.name: path.resolve() for path in (SHADOW / folder).glob("*.py")}
+    assert links == {path.name: path.resolve() for path in (ROOT / "plugins" / folder).glob("*.py")}
+    assert all(path.is_symlink() for path in (SHADOW / folder).glob("*.py"))
+
+
+def test_there_is_no_link_to_a_folder() -> None:
+    listed = subprocess.run(["git", "ls-files", "-s"], capture_output=True, text=True, check=True, cwd=ROOT).stdout.splitlines()
+    links = [ROOT / line.split("\t", 1)[1] for line in listed if line.startswith("120000")]
+    assert links
+    assert not [link for link in links if link.is_dir()]
+
+
+@pytest.mark.parametrize("path", TASKS, ids=names(TASKS))
+def test_task_files_are_short(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 80
+
+
+@pytest.mark.parametrize("path", PLAYBOOKS, ids=names(PLAYBOOKS))
+def test_playbooks_open_with_how_to_use_them(path: Path) -> None:
+    head = path.read_text().split("\n- ")[0]
+    assert re.search(r"#\s+ansible-playbook -i lab\.fleet\.yml ", head)
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=names(TEMPLATES))
+def test_templates_say_who_manages_the_file(path: Path) -> None:
+    text = path.read_text()
+    without_comments = ("curve.json.j2", "engine.json.j2", "ipcontroller-client.json.j2", "ipcontroller-engine.json.j2", "hardening.j2")
+    assert "ansible_managed" in text or path.name in without_comments
+
+
+def test_every_verb_of_the_playbooks_is_documented() -> None:
+    text = "\n".join(path.read_text() for path in [ROOT / "README.md", *ROOT.glob("docs/*.md")])
+    assert not [path.name for path in PLAYBOOKS if path.stem not in text]
+
+
+def test_changelog_fragments_are_of_known_sections() -> None:
+    config = yaml.safe_load((ROOT / "changelogs" / "config.yaml").read_text())
+    known = {section[0] for section in config["sections"]} | {config["prelude_section_name"], config["trivial_section_name"]}
+    for path in ROOT.glob("changelogs/fragments/*.yml"):
+        assert set(yaml.safe_load(path.read_text())) <= known, path
+
+
+def test_nothing_in_the_tree_keeps_a_key() -> None:
+    listed = subprocess.run(["git", "ls-files"], capture_output=True, text=True, check=True, cwd=ROOT).stdout.splitlines()
+    assert not [name for name in listed if ".ipyfleet/" in name or name.endswith(("secrets.json", "id_ed25519"))]
