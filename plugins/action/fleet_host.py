@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from ansible.errors import AnsibleError
+from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.template import trust_as_template
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.base import HostAction, store
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.explain import explain, summary
@@ -40,13 +40,22 @@ class ActionModule(HostAction):
         archive = self._task.args.get("archive")
         if archive and phase == "converge" and not self._task.check_mode:
             arguments["archive"] = dict(archive) | {"path": self.send(archive["path"])}
-        done: dict[str, Any] = self._execute_module(module_name=self._task.action, module_args=arguments, task_vars=task_vars)
+        done = self.execute(arguments, task_vars or {})
         self._remove_tmp_path(self._connection._shell.tmpdir)
         if phase == "look":
             return result | self.looked(done, arguments["lock"])
         if done.get("failed"):
             return result | {"failed": True, "msg": explain(done), "changes": done.get("changes", [])}
         return result | done | {"diff": diff_of(done["changes"]), "msg": summary(done["changes"])}
+
+    def execute(self, arguments: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
+        """Run the module; what Ansible has to say of becoming another user is a failure like others."""
+        try:
+            return dict(self._execute_module(module_name=self._task.action, module_args=arguments, task_vars=variables))
+        except AnsibleConnectionFailure:
+            raise
+        except AnsibleError as error:
+            return {"failed": True, "msg": error.message}
 
     def looked(self, done: dict[str, Any], lock: str) -> dict[str, Any]:
         """The answer of a look: a failure is a problem for the judge, who reports those of all hosts together."""

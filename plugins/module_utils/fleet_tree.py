@@ -150,7 +150,8 @@ class Tree:
         if entry.get("secret"):
             diff = {"before": "" if before is None else MASKED.replace("not", "another, not"), "after": MASKED}
         more = {"secret": bool(entry.get("secret")), "foreign": bool(before) and entry.get("mark", "") not in str(before)}
-        self.note(path, "create file" if before is None else "change file", diff=diff, **more)
+        # there may be something that cannot be read, or that is no file
+        self.note(path, "change file" if os.path.lexists(path) else "create file", diff=diff, **more)
         if not self.module.check_mode:
             handle, new = tempfile.mkstemp(prefix=".ipyfleet-", dir=os.path.dirname(path))
             try:

@@ -287,7 +287,10 @@ def run_uv(arguments: Sequence[str], purpose: str) -> str:
 def reason(text: str) -> str:
     """Uv's message in one line, without its drawing characters."""
     lines = [re.sub(r"^[^\w'`\"]+", "", line) for line in text.splitlines()]
-    return " ".join(line for line in lines if line) or "uv failed without a message"
+    said = " ".join(line for line in lines if line)
+    # which of the platforms that a lock is for it was, and what to do about those in a project of uv's
+    said = re.sub(r"^error: | for split \(markers: .*?\)(?= cause:|: )| hint: .*", "", said)
+    return said or "uv failed without a message"
 
 
 def pip_index() -> dict[str, str]:

@@ -103,6 +103,15 @@ def test_uv_s_reason_is_one_line() -> None:
     assert environment.reason(said) == "No solution found when resolving dependencies: Because nope was not found in the package registry."
 
 
+def test_uv_s_reason_is_about_the_packages() -> None:
+    said = (
+        "error: No solution found when resolving dependencies for split (markers: python_full_version >= '3.11' and x != 'y')\n"
+        "  cause: Because nope was not found in the package registry.\n  hint: The resolution failed for an environment\n"
+    )
+    expected = "No solution found when resolving dependencies cause: Because nope was not found in the package registry."
+    assert environment.reason(said) == expected
+
+
 def test_pip_s_index_is_used_unless_uv_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_CERT", "UV_DEFAULT_INDEX", "UV_INDEX", "SSL_CERT_FILE"):
         monkeypatch.delenv(name, raising=False)

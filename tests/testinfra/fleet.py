@@ -1,0 +1,113 @@
+"""What tests of scenarios have in common: hosts, playbooks, and code that runs on a host."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import textwrap
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import testinfra
+
+ROOT = Path(__file__).resolve().parents[2]
+EPHEMERAL = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
+INVENTORY = EPHEMERAL / "inventory"
+SCENARIO = os.environ["MOLECULE_SCENARIO_NAME"]
+ENGINE = os.environ.get("LAB_ENGINE", "podman")
+NAME = "lab"
+PYTHON = f"/opt/ipyfleet/{NAME}/env/bin/python"
+STATE = f"/var/lib/ipyfleet/{NAME}"
+PROFILE = f"{STATE}/ipython/profile_{NAME}"
+CLIENT_FILE = f"{PROFILE}/security/ipcontroller-client.json"
+ENGINE_FILE = f"{PROFILE}/security/ipcontroller-engine.json"
+USER = f"ipyfleet-{NAME}"
+
+
+def host(name: str) -> Any:
+    """A host of the scenario, over SSH."""
+    return testinfra.get_host(f"ansible://{name}?ansible_inventory={INVENTORY}")
+
+
+@cache
+def inventory() -> dict[str, Any]:
+    """What `ansible-inventory --list` says."""
+    said = subprocess.run(["ansible-inventory", "-i", str(INVENTORY), "--list"], capture_output=True, text=True, check=True, env=environ())
+    return dict(json.loads(said.stdout))
+
+
+def members(group: str) -> list[str]:
+    """Hosts of a group that are there."""
+    return [name for name in inventory()[group]["hosts"] if inventory()["_meta"]["hostvars"][name].get("lab_release") != "down"]
+
+
+def environ(**more: str) -> dict[str, str]:
+    """Environment of Ansible's commands: the project's own configuration."""
+    return {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0", **more}
+
+
+def play(*arguments: str, playbook: str = "site.yml", sources: tuple[Path, ...] = (INVENTORY,)) -> subprocess.CompletedProcess[str]:
+    """Run a playbook of the clone as ops do."""
+    given = [word for source in sources for word in ("-i", str(source))]
+    command = ["ansible-playbook", *given, playbook, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environ())
+
+
+def recap(said: subprocess.CompletedProcess[str]) -> dict[str, dict[str, int]]:
+    """Counts of a playbook's run by host."""
+    lines = re.findall(r"^(\S+)\s+: (ok=.*)$", said.stdout, re.MULTILINE)
+    return {name: {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", counts)} for name, counts in lines}
+
+
+def engine_run(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run the container engine."""
+    return subprocess.run([ENGINE, *arguments], capture_output=True, text=True, check=check, timeout=120)
+
+
+def container(name: str) -> str:
+    """The container of a host."""
+    return f"lab-{SCENARIO}-{name}"
+
+
+def shell(name: str, command: str, check: bool = True) -> str:
+    """Run a command on a host, not over SSH; returns what it printed."""
+    return engine_run("exec", container(name), "sh", "-c", command, check=check).stdout.strip()
+
+
+def python(name: str, code: str, user: str = "root", timeout: float = 90) -> Any:
+    """Run code with the fleet's Python on a host; returns what it printed, read as JSON.
+
+    `rc` is a client that is connected as anybody on a client host would.
+    """
+    begin = f"import ipyparallel as ipp, json, os\nrc = ipp.Client(profile={NAME!r}, timeout=20)\n"
+    home = "/root" if user == "root" else f"/home/{user}"
+    command = [ENGINE, "exec", "-i", "-u", user, "-e", f"HOME={home}", container(name), PYTHON, "-"]
+    done = subprocess.run(command, input=begin + textwrap.dedent(code), capture_output=True, text=True, check=False, timeout=timeout)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main_pids() -> dict[str, str]:
+    """Main processes of all units of the fleet, by host and unit."""
+    found = {}
+    for name in sorted({*members("ipp_controller"), *members("ipp_engine")}):
+        said = shell(name, f"systemctl show -p Id,MainPID,ExecMainStartTimestampMonotonic 'ipyfleet-{NAME}-*.service'")
+        for block in said.split("\n\n"):
+            values = dict(line.split("=", 1) for line in block.splitlines())
+            if values and values["MainPID"] != "0":
+                found[f"{name} {values['Id']}"] = f"{values['MainPID']} {values['ExecMainStartTimestampMonotonic']}"
+    return found
+
+
+def eventually(condition: Callable[[], Any], seconds: float = 60) -> float:
+    """Wait until a condition holds; returns the seconds that took."""
+    begin = time.monotonic()
+    while not condition():
+        assert time.monotonic() - begin < seconds, f"not within {seconds} s"
+        time.sleep(0.1)
+    return time.monotonic() - begin

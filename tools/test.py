@@ -1,0 +1,140 @@
+"""Run the project's tests, from a machine that has nothing but Python: see bin/test."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import bootstrap
+import lab
+
+ROOT = Path(__file__).resolve().parent.parent
+TEST = ROOT / ".test"
+PARTS = ("lint", "unit", "fresh", "scenario")
+SCENARIOS = sorted(path.parent.name for path in ROOT.glob("molecule/*/molecule.yml"))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one command of the tests went."""
+
+    name: str
+    ok: bool
+    seconds: float
+
+
+class Tests:
+    """Runs commands, shows what they print, and remembers how they went."""
+
+    def __init__(self, programs: Path) -> None:
+        self.environ = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "VIRTUAL_ENV": str(programs.parent)}
+        self.outcomes: list[Outcome] = []
+
+    def run(self, name: str, *command: str, cwd: Path = ROOT) -> bool:
+        """Run a command; returns whether it succeeded."""
+        print(f"\n=== {name}: {' '.join(command)}", flush=True)
+        begin = time.monotonic()
+        code = subprocess.run(command, cwd=cwd, env=self.environ, check=False).returncode
+        self.outcomes.append(Outcome(name, code == 0, time.monotonic() - begin))
+        return code == 0
+
+    def lint(self) -> None:
+        """Every linter over everything."""
+        self.run("ruff", "ruff", "check", ".")
+        self.run("ruff format", "ruff", "format", "--check", ".")
+        self.run("mypy: shared code", "mypy", "-p", "ansible_collections.ipyfleet.cluster.plugins")
+        self.run("mypy: the rest", "mypy", "plugins/action", "plugins/filter", "plugins/modules", "roles/ipp_node/files", "tools")
+        self.run("yamllint", "yamllint", "--strict", ".")
+        self.run("ansible-lint", "ansible-lint")
+        self.run("changelog", "antsibull-changelog", "lint")
+
+    def unit(self) -> None:
+        """Tests without network."""
+        self.run("unit tests", "pytest", "-q", "tests/unit")
+
+    def fresh(self) -> None:
+        """The README's commands on machines that have nothing."""
+        self.containers()
+        self.run("fresh machines", "tools/lab.py", "run", "--", "pytest", "-v", "tests/fresh")
+
+    def scenario(self, names: list[str]) -> None:
+        """Molecule scenarios on container hosts."""
+        self.containers()
+        for name in names:
+            # molecule believes its state in ~/.ansible/tmp, which outlives hosts and clones
+            quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+            subprocess.run(["molecule", "reset", "-s", name], cwd=ROOT, env=self.environ, check=False, **quiet)  # type: ignore[call-overload]
+            self.run(f"scenario {name}", "tools/lab.py", "run", "--", "molecule", "test", "-s", name)
+
+    def containers(self) -> None:
+        """See that hosts can be started, and start with their image.
+
+        :raises bootstrap.BootstrapError: saying what to install.
+        """
+        install_packages()
+        os.environ.update(self.environ)
+        try:
+            lab.doctor()
+        except lab.LabError as error:
+            raise bootstrap.BootstrapError(str(error)) from error
+
+
+def install_packages() -> None:
+    """Install what container hosts need, where this is root on a system with apt.
+
+    :raises bootstrap.BootstrapError: saying what to install, elsewhere.
+    """
+    needed = lab.APT.split()
+    if shutil.which("podman") and shutil.which("ssh"):
+        return
+    if os.geteuid() or not shutil.which("apt-get"):
+        if shutil.which("docker") and shutil.which("ssh"):
+            return
+        raise bootstrap.BootstrapError(f"container hosts need podman (or docker) and ssh; on Debian, as root: apt-get install {lab.APT}")
+    print("=== installing with apt: " + lab.APT, flush=True)
+    environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    for command in (["apt-get", "update", "-qq"], ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *needed]):
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise bootstrap.BootstrapError(f"{' '.join(command)}: {done.stderr.strip()}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="bin/test", description=f"Parts: {', '.join(PARTS)}. Scenarios: {', '.join(SCENARIOS)}.")
+    parser.add_argument("parts", nargs="*", metavar="PART", help="all of them when none is given; scenario=NAME for one")
+    wanted = parser.parse_args().parts or list(PARTS)
+    chosen = [name for part in wanted for name in ([part.partition("=")[2]] if "=" in part else SCENARIOS if part == "scenario" else [])]
+    for part in wanted:
+        if part.partition("=")[0] not in PARTS:
+            parser.error(f"expected parts of {', '.join(PARTS)}, got {part}")
+    if unknown := set(chosen) - set(SCENARIOS):
+        parser.error(f"expected scenarios of {', '.join(SCENARIOS)}, got {', '.join(unknown)}")
+    try:
+        print("=== getting ready (test tools, into .test)", flush=True)
+        tests = Tests(bootstrap.make(TEST / "tools", ROOT / "requirements-test.txt"))
+        steps: dict[str, Callable[[], None]] = {
+            "lint": tests.lint,
+            "unit": tests.unit,
+            "fresh": tests.fresh,
+            "scenario": lambda: tests.scenario(chosen),
+        }
+        for part in dict.fromkeys(part.partition("=")[0] for part in wanted):
+            steps[part]()
+    except bootstrap.BootstrapError as problem:
+        print(f"bin/test: {problem}", file=sys.stderr)
+        return 2
+    print("\n=== outcome")
+    for outcome in tests.outcomes:
+        print(f"{'ok    ' if outcome.ok else 'FAILED'} {outcome.seconds:7.1f} s  {outcome.name}")
+    return 0 if all(outcome.ok for outcome in tests.outcomes) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
