@@ -45,7 +45,8 @@ class ActionModule(HostAction):
         if phase == "look":
             return result | self.looked(done, arguments["lock"])
         if done.get("failed"):
-            return result | {"failed": True, "msg": explain(done), "changes": done.get("changes", [])}
+            before = f" (before that: {summary(done['changes'])})" if done.get("changes") else ""
+            return result | {"failed": True, "msg": explain(done) + before}
         return result | done | {"diff": diff_of(done["changes"]), "msg": summary(done["changes"])}
 
     def execute(self, arguments: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:

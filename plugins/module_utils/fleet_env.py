@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 import tarfile
@@ -111,14 +112,15 @@ def build_here(module: Any, folder: str, interpreter: str) -> None:
     """Let the uv of the archive build the environment from the host's own package index."""
     uv, lock = os.path.join(folder, "uv"), os.path.join(folder, "requirements.lock")
     target = os.path.join(folder, "bin", "python")
-    environ = {"UV_NO_CONFIG": "0", "UV_PYTHON_DOWNLOADS": "never", "UV_LINK_MODE": "copy", "UV_NO_CACHE": "1"}
+    environ = {"UV_SYSTEM_CERTS": "true", "UV_PYTHON_DOWNLOADS": "never", "UV_LINK_MODE": "copy", "UV_NO_CACHE": "1"}
     for command in (
         [uv, "venv", "-q", "--relocatable", "--allow-existing", "--no-project", "--python", interpreter, folder],
         [uv, "pip", "sync", "-q", "--compile-bytecode", "--require-hashes", "--python", target, lock],
     ):
         code, _, err = module.run_command(command, environ_update=environ)
         if code:
-            raise EnvironmentFailure("building from the package index failed: %s" % last_line(err))
+            said = " ".join(re.sub(r"^\W+", "", line) for line in err.splitlines())
+            raise EnvironmentFailure("building from the package index failed: %s" % said[:500])
     os.unlink(uv)
 
 

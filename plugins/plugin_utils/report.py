@@ -76,7 +76,7 @@ def reason(slot: Mapping[str, Any], units: Mapping[str, Any]) -> str:
         return f"has environment {slot['lock'] or 'without a lock'} instead of {slot['wanted_lock']}"
     unit = units.get(slot["host"], {}).get(f"engine@{slot['number']}")
     if unit is None:
-        return "the host did not answer"
+        return "the host did not answer, or something failed there before"
     if not unit["running"]:
         return f"its service is {unit['state']}" + (f"; it last said: {unit['last']}" if unit["last"] else "")
     what = "is not registered with the controller" if slot["state"] == "missing" else "did not run the code in time"

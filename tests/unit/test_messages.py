@@ -89,7 +89,7 @@ def test_report_says_why_a_slot_is_short() -> None:
     assert lines[-3:] == [
         "n1 slot 0 (id 0): its service is failed (exit-code); it last said: ImportError: no zmq",
         "n1 slot 1 (id 1): its service runs, but the engine did not run the code in time",
-        "n2 slot 0 (id 2): the host did not answer",
+        "n2 slot 0 (id 2): the host did not answer, or something failed there before",
     ]
 
 

@@ -63,7 +63,11 @@ ENGINE_UNIT = f"ipyfleet-{NAME}-engine@"
 BREAKAGES: list[tuple[str, str, str]] = [
     # the engines were not started with what was edited: there is nothing to restart
     ("a file that was edited", f"echo '# mine' >>{ETC}/ipengine_config.py", "^change file$"),
-    ("a file that was edited and used", f"echo '# mine' >>{ETC}/ipengine_config.py; systemctl restart {ENGINE_UNIT}1", "^change file, restart$"),
+    (
+        "a file that was edited and used",
+        f"echo '# mine' >>{ETC}/ipengine_config.py; systemctl restart {ENGINE_UNIT}1",
+        "^change file, restart$",
+    ),
     ("a file that is half there", f"truncate -s 20 {ENGINE_FILE}", "^change file$"),
     ("a file that is gone", f"rm {ETC}/engine-0.json", "^create file$"),
     ("a key that others can read", f"chmod 644 {ENGINE_FILE}", "^set$"),
@@ -120,7 +124,7 @@ def variant(folder: Path, change: Callable[[str], str]) -> tuple[Path, ...]:
     text = change((ROOT / "molecule" / "default" / "inventory" / "lab.fleet.yml").read_text())
     target = folder / "lab.fleet.yml"
     target.write_text(f"{text}secrets_dir: {INVENTORY}/.ipyfleet/{NAME}\n")
-    return target, INVENTORY / "lab_hosts.yml"
+    return target, INVENTORY / "00_hosts.yml"
 
 
 def test_more_slots_and_fewer_slots_touch_no_other_engine(tmp_path: Path) -> None:
@@ -172,7 +176,7 @@ def test_another_fleet_on_the_same_hosts(tmp_path: Path) -> None:
     before = settled()
     file = tmp_path / "two.fleet.yml"
     file.write_text("plugin: fleet\nname: two\ncontroller: {host: head, location: head}\nengines: {node1: 1}\nclients: [desk]\n")
-    said = play(sources=(file, INVENTORY / "lab_hosts.yml"))
+    said = play(sources=(file, INVENTORY / "00_hosts.yml"))
     assert said.returncode == 0, said.stdout
     assert "fleet two: 1 of 1 engine slots answered" in said.stdout
     code = "rc.close(); two = ipp.Client(profile='two'); print(json.dumps(two[:].apply_sync(lambda: 'Hello, World')))"
@@ -180,12 +184,12 @@ def test_another_fleet_on_the_same_hosts(tmp_path: Path) -> None:
     clash = tmp_path / "three.fleet.yml"
     first = shell("head", "python3 -c \"import json; print(json.load(open('/etc/ipyfleet/two/fleet.json'))['first_port'])\"")
     clash.write_text(file.read_text().replace("name: two", "name: three") + f"ports: {int(first) + 50}\n")
-    said = play(sources=(clash, INVENTORY / "lab_hosts.yml"))
+    said = play(sources=(clash, INVENTORY / "00_hosts.yml"))
     assert said.returncode != 0
     assert (
         f"head: expected ports {int(first) + 50} to {int(first) + 149} for this fleet alone, got fleet two with {first} to" in said.stdout
     )
-    gone = play("-e", "teardown_keys=true", playbook="playbooks/teardown.yml", sources=(file, INVENTORY / "lab_hosts.yml"))
+    gone = play("-e", "teardown_keys=true", playbook="playbooks/teardown.yml", sources=(file, INVENTORY / "00_hosts.yml"))
     assert gone.returncode == 0, gone.stdout
     for name in ("head", "node1", "desk"):
         found = shell(
@@ -273,14 +277,14 @@ def common_args() -> str:
     """How the lab's hosts are reached."""
     import json
 
-    return str(next(iter(json.loads((INVENTORY / "lab_hosts.yml").read_text())["all"]["hosts"].values()))["ansible_ssh_common_args"])
+    return str(next(iter(json.loads((INVENTORY / "00_hosts.yml").read_text())["all"]["hosts"].values()))["ansible_ssh_common_args"])
 
 
 def without_user(folder: Path) -> Path:
     """The lab's hosts without the users to log in as."""
     import json
 
-    hosts = json.loads((INVENTORY / "lab_hosts.yml").read_text())
+    hosts = json.loads((INVENTORY / "00_hosts.yml").read_text())
     hosts["all"]["hosts"]["node1"].pop("ansible_user")
     target = folder / "hosts.yml"
     target.write_text(json.dumps(hosts))
