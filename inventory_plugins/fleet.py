@@ -57,10 +57,14 @@ options:
     elements: str
     default: []
   postgresql:
-    description: The PostgreSQL host, or a mapping of C(host), C(databases) and C(allow).
+    description:
+      - The PostgreSQL host, or a mapping of C(host), C(databases) and C(allow).
+      - The group is made, but there is no role for it in this version, so that a deployment refuses it.
     type: raw
   jupyterlab:
-    description: The JupyterLab host, or a mapping of C(host).
+    description:
+      - The JupyterLab host, or a mapping of C(host).
+      - The group is made, but there is no role for it in this version, so that a deployment refuses it.
     type: raw
   hosts:
     description: Variables by host, such as C(ansible_host). Ranges work here too.

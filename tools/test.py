@@ -51,6 +51,7 @@ class Tests:
         self.run("ruff format", "ruff", "format", "--check", ".")
         self.run("mypy: shared code", "mypy", "-p", "ansible_collections.ipyfleet.cluster.plugins")
         self.run("mypy: the rest", "mypy", "plugins/action", "plugins/filter", "plugins/modules", "roles/ipp_node/files", "tools")
+        self.run("mypy: tests", "mypy", "tests/unit", "tests/fresh", "tests/testinfra")
         self.run("yamllint", "yamllint", "--strict", ".")
         self.run("ansible-lint", "ansible-lint")
         self.run("changelog", "antsibull-changelog", "lint")

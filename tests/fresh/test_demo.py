@@ -109,7 +109,8 @@ for _ in range(3):
     begin = time.monotonic()
     while marks() != [42, 42]:
         assert time.monotonic() - begin < 40, "not back"
-    print(f"figure: controller of the demo killed, until an open client reaches all engines with their memory: {time.monotonic() - begin:.1f} s")
+    what = "controller of the demo killed, until an open client reaches all engines with their memory"
+    print(f"figure: {what}: {time.monotonic() - begin:.1f} s")
     time.sleep(11)
 """
     said = machine.run(f"{python} - <<'END'\n{code}\nEND")

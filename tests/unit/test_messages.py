@@ -108,7 +108,7 @@ def test_report_of_a_controller_that_does_not_answer() -> None:
 
 
 def test_status() -> None:
-    result = {"slots": [slot | {"state": "listed"} for slot in slots_of(FLEET)], "short": 0, "guests": [9]}
+    result: dict[str, Any] = {"slots": [slot | {"state": "listed"} for slot in slots_of(FLEET)], "short": 0, "guests": [9]}
     result["slots"][2]["state"] = "missing"
     runs = {"state": "active (running)", "running": True, "restarts": 2, "last": ""}
     lines = status_text(result, FLEET, {"head": {"controller": runs}, "n1": {"engine@0": runs, "engine@1": runs}}).splitlines()

@@ -85,7 +85,8 @@ def groups(**more: list[str]) -> dict[str, list[str]]:
 
 
 def variables(**by_host: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    hosts = {"head": {}, "n1": {"ipp_engine_slots": 2}, "n2": {"ipp_engine_slots": "1"}} | by_host
+    hosts: dict[str, dict[str, Any]] = {"head": {}, "n1": {"ipp_engine_slots": 2}, "n2": {"ipp_engine_slots": "1"}}
+    hosts.update(by_host)
     return {host: {"fleet_name": "lab"} | values for host, values in hosts.items()}
 
 

@@ -29,7 +29,7 @@ def test_back_off(quick: int, delay: float) -> None:
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What was slept; the clock stands still otherwise."""
     found: list[float] = []
-    monkeypatch.setattr(unit.time, "sleep", found.append)
+    monkeypatch.setattr(time, "sleep", found.append)
     return found
 
 
