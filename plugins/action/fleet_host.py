@@ -14,9 +14,10 @@ from typing import Any
 
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.template import trust_as_template
-from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.base import HostAction, store
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.base import ROOT, HostAction, store
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.explain import explain, summary
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.locks import lock_key
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.places import fill
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.secret_store import StoreError, new_secrets
 
 MANAGED = "Managed by ipyfleet: the next run undoes changes made here"
@@ -31,6 +32,7 @@ class ActionModule(HostAction):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Carry out one phase on the task's host."""
         result: dict[str, Any] = super().run(tmp, task_vars)
+        self.folders: dict[str, str] = {}
         phase = self._task.args["phase"]
         try:
             arguments = self.arguments(task_vars or {})
@@ -78,48 +80,55 @@ class ActionModule(HostAction):
         """What the module is to do on the task's host."""
         fleet = self._task.args["fleet"]
         host = fleet["hosts"][variables["inventory_hostname"]]
-        scope = variables["fleet_scope"]
+        scope = fleet["scope"]
         # numbers and booleans that were given as text, as the roles' specs want them
         variables = variables | host["set"] | {"fleet": fleet, "host": host, "secrets": self.secrets(fleet)}
         variables.setdefault("ansible_managed", MANAGED)
-        variables = self.enter(variables)
-        parts = [self.evaluate(f"__{role}_part") for role in ("ipp_node", *host["roles"])]
-        entries = [entry for part in parts for entry in self.expanded(part["entries"], scope)]
-        units = [unit for part in parts for unit in self.expanded(part.get("units", []), scope)]
-        prune = [each["path"] for part in parts for each in self.expanded(part.get("prune", []), scope)]
+        self.enter(variables)
+        parts = {role: self.evaluate(f"__{role}_part") for role in ("ipp_node", *host["roles"])}
+        units = [unit_of(each, scope) for each in self.expanded(parts, "units", scope)]
+        # %i is what a unit file says for the number of the slot
+        described = [each for part in parts.values() for each in part.get("units", [])]
+        generic = {each["name"]: unit_of(fill(each, self.places | {"number": "%i"}), scope) for each in described}
         probe: dict[str, Any] = {}
-        for part in parts:
+        for part in parts.values():
             probe |= part.get("probe", {})
+        variables = variables | {"places": self.places, "units": units}
+        entries = list(self.expanded(parts, "entries", scope))
         secrets: dict[str, str] = {}
         for entry in entries:
             if entry["kind"] == "file":
-                text = self.content(entry, variables | {"fleet_units": units})
+                text = self.content(entry, variables | {"unit": generic.get(entry.get("unit"))})
                 # a secret goes by itself: what Ansible logs of a module's arguments leaves that one out
                 secrets |= {entry["path"]: text} if entry.get("secret") else {}
                 entry |= {} if entry.get("secret") else {"content": text}
+        kept = ("kind", "path", "owner", "mode", "group", "give_to", "keep", "content", "mark")
         return {
             "phase": self._task.args["phase"],
             "fleet": fleet["name"],
             "scope": scope,
-            "user": self.evaluate("ipp_node_user") if scope == "system" else "",
-            "paths": self.evaluate("__ipp_node_paths"),
-            "python": self.evaluate("ipp_node_python"),
+            "user": self.places["service"] if scope == "system" else "",
+            "paths": {key: self.places[key] for key in ("root", "etc", "state", "run")},
+            "python": variables["ipp_node_python"],
             "lock": fleet["locks"][lock_key(host)],
-            "entries": [{key: entry[key] for key in entry if key not in ("src", "copy", "item", "only")} for entry in entries],
+            "entries": [{key: entry[key] for key in kept if entry.get(key) not in (None, "")} for entry in entries],
             "secrets": secrets,
-            "prune": prune,
-            "units": [{"name": unit["name"], "inputs": sorted(set(unit["inputs"]))} for unit in units],
+            "prune": [each["path"] for each in self.expanded(parts, "prune", scope)],
+            "units": [{"name": unit["name"], "inputs": unit["inputs"]} for unit in units],
             "probe": probe,
             "keep_data": self._task.args.get("keep_data", True),
         }
 
-    def expanded(self, entries: list[dict[str, Any]], scope: str) -> Iterator[dict[str, Any]]:
-        """Entries of this scope, those with `for_each` once for each of its items."""
-        for entry in entries:
-            if entry.get("only", scope) != scope:
-                continue
-            for item in entry.get("for_each", [None]):
-                yield {key: fill(value, item) for key, value in entry.items() if key != "for_each"} | {"item": item}
+    def expanded(self, parts: Mapping[str, Any], kind: str, scope: str) -> Iterator[dict[str, Any]]:
+        """What the roles' parts have of a kind for this scope, words filled in, `for_each` carried out."""
+        for role, part in parts.items():
+            for entry in part.get(kind, []):
+                if entry.get("only", scope) != scope:
+                    continue
+                for item in entry.get("for_each", [None]):
+                    words = self.places | (item if isinstance(item, Mapping) else {"item": item})
+                    plain = {key: value for key, value in entry.items() if key != "for_each"}
+                    yield {"role": role} | fill(plain, words) | {"item": item}
 
     def secrets(self, fleet: Mapping[str, Any]) -> dict[str, str]:
         """The fleet's keys, for templates alone: they are never a variable of Ansible's."""
@@ -129,17 +138,24 @@ class ActionModule(HostAction):
 
     def content(self, entry: Mapping[str, Any], variables: dict[str, Any]) -> str:
         """Content of a file: a template rendered, or a copy; checked as far as its kind can be."""
-        source = entry.get("src") or entry["copy"]
-        text = self._loader.get_text_file_contents(source)
-        if entry.get("src"):
-            text = self.render(source, text, variables | {"item": entry["item"]})
+        if "template" in entry:
+            folder = self.folder(entry["role"])
+            text = self.render(folder, entry["template"], variables | {"item": entry["item"]})
+        else:
+            text = self._loader.get_text_file_contents(str(ROOT / "roles" / "ipp_node" / "files" / entry["copy"]))
         validate(entry["path"], text)
         return str(text)
 
-    def render(self, source: str, text: str, variables: dict[str, Any]) -> str:
-        """Render a template; others in its folder, its role's or the shared one can be imported."""
-        folder = os.path.dirname(source)
-        shared = os.path.dirname(str(self.evaluate("ipp_node_templates_dir")))
+    def folder(self, role: str) -> str:
+        """Folder of a role's templates."""
+        if role not in self.folders:
+            self.folders[role] = str(self.evaluate(f"{role}_templates_dir"))
+        return self.folders[role]
+
+    def render(self, folder: str, name: str, variables: dict[str, Any]) -> str:
+        """Render a template; others in its folder, beside it, or in the folder of ours can be imported."""
+        text = self._loader.get_text_file_contents(os.path.join(folder, name))
+        shared = os.path.dirname(self.folder("ipp_node"))
         templar = self._templar.copy_with_new_env(searchpath=[folder, os.path.dirname(folder), shared], available_variables=variables)
         overrides = {"trim_blocks": True, "lstrip_blocks": False}
         return str(templar.template(trust_as_template(text), escape_backslashes=False, overrides=overrides))
@@ -149,18 +165,10 @@ class InvalidContentError(Exception):
     """A rendered file is not of the kind that its name says."""
 
 
-def fill(value: Any, item: Any) -> Any:
-    """Put an item into `{key}` places: {item} for a plain one, its keys for a mapping."""
-    if item is None:
-        return value
-    if isinstance(value, list):
-        return [fill(each, item) for each in value]
-    if not isinstance(value, str):
-        return value
-    values = item if isinstance(item, Mapping) else {"item": item}
-    for key, each in values.items():
-        value = value.replace(f"{{{key}}}", str(each))
-    return value
+def unit_of(unit: dict[str, Any], scope: str) -> dict[str, Any]:
+    """A unit with all that it is started with in this scope."""
+    inputs = [*unit["inputs"], *(unit.get("system_inputs", []) if scope == "system" else [])]
+    return unit | {"inputs": sorted(set(inputs))}
 
 
 def validate(path: str, text: str) -> None:

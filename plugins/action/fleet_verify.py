@@ -19,15 +19,16 @@ class ActionModule(HostAction):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Verify the slots of `fleet` from the task's host."""
         result: dict[str, Any] = super().run(tmp, task_vars)
-        variables = self.enter(task_vars or {})
+        variables = task_vars or {}
+        self.enter(variables)
         arguments = {
-            "connection_file": self.evaluate("__ipp_controller_client_file"),
-            "user": self.evaluate("ipp_node_user") if variables["fleet_scope"] == "system" else "",
+            "connection_file": self.places["security"] + "/ipcontroller-client.json",
+            "user": self.places["service"] if self._task.args["fleet"]["scope"] == "system" else "",
             "slots": slots_of(self._task.args["fleet"]),
             "timeout": self._task.args["timeout"],
             "probe": self._task.args["probe"],
         }
-        variables = variables | {"ansible_python_interpreter": self.evaluate("__ipp_node_env") + "/bin/python"}
+        variables = variables | {"ansible_python_interpreter": self.places["env"] + "/bin/python"}
         done: dict[str, Any] = self._execute_module(module_name=self._task.action, module_args=arguments, task_vars=variables)
         if done.get("failed"):
             return result | {"failed": True, "msg": explain(done)}

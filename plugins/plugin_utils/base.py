@@ -12,6 +12,7 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 from ansible.template import trust_as_template
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.environment import Builder
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.places import places
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.secret_store import SecretStore
 
 # the clone's or the collection's top folder, through the links of a clone
@@ -43,14 +44,15 @@ def store(folder: str, read_text: Callable[[str], str]) -> SecretStore:
 class HostAction(ActionBase):
     """An action that evaluates the roles' variables for its host."""
 
-    def enter(self, variables: dict[str, Any]) -> dict[str, Any]:
-        """Make `evaluate` know these variables, and the login user's home where paths depend on it."""
-        if variables["fleet_scope"] == "user":
-            # by the shell, as IPython would: $HOME, which need not be what the user database says
-            said = self._low_level_execute_command("echo ~", sudoable=False)
-            variables = variables | {"ipp_node_home": str(said["stdout"]).strip()}
+    def enter(self, variables: dict[str, Any]) -> None:
+        """Make `evaluate` know these variables, and find out the fleet's `places` on the host."""
         self.templar = self._templar.copy_with_new_env(available_variables=variables)
-        return variables
+        fleet = self._task.args["fleet"]
+        home = ""
+        if fleet["scope"] == "user":
+            # by the shell, as IPython would: $HOME, which need not be what the user database says
+            home = str(self._low_level_execute_command("echo ~", sudoable=False)["stdout"]).strip()
+        self.places = places(fleet["scope"], fleet["name"], str(self.evaluate("ipp_node_user")), home)
 
     def evaluate(self, name: str) -> Any:
         """The value of a variable."""
