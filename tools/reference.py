@@ -34,8 +34,8 @@ def default(option: dict[str, Any]) -> str:
         return "*required*"
     if "default" not in option:
         return ""
-    value = option["default"]
-    shown = {True: "true", False: "false"}.get(value, value) if isinstance(value, bool) else value
+    value: object = option["default"]
+    shown = str(value).lower() if isinstance(value, bool) else value
     return f"`{shown}`" if shown not in ("", None) else "empty"
 
 

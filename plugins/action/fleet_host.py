@@ -126,7 +126,7 @@ class ActionModule(HostAction):
                 if entry.get("only", scope) != scope:
                     continue
                 for item in entry.get("for_each", [None]):
-                    words = self.places | (item if isinstance(item, Mapping) else {"item": item})
+                    words: dict[str, Any] = {**self.places, **(item if isinstance(item, Mapping) else {"item": item})}
                     plain = {key: value for key, value in entry.items() if key != "for_each"}
                     yield {"role": role} | fill(plain, words) | {"item": item}
 
