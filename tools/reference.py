@@ -35,8 +35,8 @@ def default(option: dict[str, Any]) -> str:
     if "default" not in option:
         return ""
     value: object = option["default"]
-    shown = str(value).lower() if isinstance(value, bool) else value
-    return f"`{shown}`" if shown not in ("", None) else "empty"
+    shown = str(value).lower() if isinstance(value, bool) else str(value)
+    return f"`{shown}`" if value not in ("", None) else "empty"
 
 
 def kind(option: dict[str, Any]) -> str:

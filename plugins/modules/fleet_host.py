@@ -109,6 +109,7 @@ units:
   type: dict
 """
 
+import contextlib
 import glob
 import os
 import pwd
@@ -119,6 +120,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ipyfleet.cluster.plugins.module_utils import fleet_env as env
 from ansible_collections.ipyfleet.cluster.plugins.module_utils import fleet_facts as facts
 from ansible_collections.ipyfleet.cluster.plugins.module_utils import fleet_tree as tree
+from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_lock import BusyError, held
 from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_supervisord import (
     LONGEST_SOCKET_PATH,
     Supervisord,
@@ -146,6 +148,22 @@ class Host:
         else:
             config = os.path.join(self.paths["etc"], "supervisord.conf")
             self.supervisor = Supervisord(module, self.paths["root"], self.paths["run"], config, self.units)
+
+    @property
+    def lock_file(self) -> str:
+        """What is held while the fleet is changed on this host."""
+        return os.path.join("/run" if self.system else os.path.expanduser("~"), ".ipyfleet-%s.lock" % self.params["fleet"])
+
+    def carry_out(self, phase: str, result: Dict[str, Any]) -> None:
+        """Do what a phase is for, and add what it finds out to `result`."""
+        if phase in ("look", "converge"):
+            self.converge()
+        elif phase == "remove":
+            self.remove()
+        if phase == "look":
+            result["facts"] = self.look()
+        if phase in ("look", "status"):
+            result["units"] = self.supervisor.status(words=phase == "status")
 
     # -- converging, or saying what that would change
 
@@ -376,19 +394,15 @@ def main() -> None:
     phase = module.params["phase"]
     wanted_check = module.check_mode
     module.check_mode = wanted_check or phase == "look"
-    host = Host(module)
     result: Dict[str, Any] = {}
+    host = Host(module)
     try:
-        if phase in ("look", "converge"):
-            host.converge()
-        elif phase == "remove":
-            host.remove()
-        if phase == "look":
-            result["facts"] = host.look()
-        if phase in ("look", "status"):
-            result["units"] = host.supervisor.status(words=phase == "status")
-    except (tree.TreeError, env.EnvironmentFailure, SupervisorError) as error:
+        with contextlib.nullcontext() if module.check_mode else held(host.lock_file):
+            host.carry_out(phase, result)
+    except (tree.TreeError, env.EnvironmentFailure, SupervisorError, BusyError) as error:
         module.fail_json(msg=str(error), changes=host.changes)
+    except OSError as error:
+        module.fail_json(msg="%s: %s" % (error.filename or phase, error.strerror or error), changes=host.changes)
     module.exit_json(changed=bool(host.changes) and phase != "look", changes=host.changes, **result)
 
 

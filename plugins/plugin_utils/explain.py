@@ -31,7 +31,7 @@ KNOWN = (
 
 def explain(result: Mapping[str, Any]) -> str:
     """Why a module did not do its work, in one line."""
-    said = "\n".join(str(result.get(key, "")) for key in ("msg", "module_stderr", "module_stdout", "stderr"))
+    said = "\n".join([raised(result), *(str(result.get(key, "")) for key in ("msg", "module_stderr", "module_stdout", "stderr"))])
     for pattern, meaning in KNOWN:
         if re.search(pattern, said):
             return meaning
@@ -39,6 +39,16 @@ def explain(result: Mapping[str, Any]) -> str:
     if "Traceback" in said:
         return next((line for line in reversed(lines) if re.match(r"\w*(Error|Exception)\b", line)), lines[-1])
     return lines[0] if lines else "the module failed without a message"
+
+
+def raised(result: Mapping[str, Any]) -> str:
+    """The message of an exception that ended a module, with those that led to it."""
+    messages = []
+    event = getattr(result.get("exception"), "event", None)
+    while event is not None:
+        messages.append(str(event.msg))
+        event = getattr(event.chain, "event", None)
+    return ": ".join(messages)
 
 
 def summary(changes: Sequence[Mapping[str, Any]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +23,11 @@ FLEET: dict[str, Any] = {
 }
 
 
+def raised(message: str) -> SimpleNamespace:
+    """What Ansible makes of an exception that ended a module, as far as it is read."""
+    return SimpleNamespace(event=SimpleNamespace(msg=message, chain=None))
+
+
 @pytest.mark.parametrize(
     ("result", "expected"),
     [
@@ -36,6 +42,8 @@ FLEET: dict[str, Any] = {
         ({"msg": "Failed to create temporary directory."}, "expected a folder for temporary files"),
         ({"module_stderr": "Traceback (most recent call last):\n  File x\nKeyError: 'a'\n"}, "KeyError: 'a'"),
         ({"msg": "first line\nsecond line"}, "first line"),
+        ({"exception": raised("[Errno 17] File exists")}, "[Errno 17] File exists"),
+        ({"exception": raised("[Errno 28] No space left on device")}, "expected free space, got a full disk"),
         ({}, "the module failed without a message"),
     ],
 )
