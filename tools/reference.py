@@ -41,7 +41,7 @@ def default(option: dict[str, Any]) -> str:
 
 def kind(option: dict[str, Any]) -> str:
     """Type of an option, with its choices."""
-    found = option["type"] + (f" of {option['elements']}" if "elements" in option else "")
+    found = str(option["type"]) + (f" of {option['elements']}" if "elements" in option else "")
     return found + (": " + ", ".join(f"`{each}`" for each in option["choices"]) if "choices" in option else "")
 
 
