@@ -1,18 +1,13 @@
 # Copyright: ipyfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Filters for the roles' templates and the playbooks' messages."""
+"""Filters for the roles' templates."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.plain import plain
-from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.report import (
-    states_of,
-    status_text,
-    verify_text,
-)
 
 
 def fleet_python(value: object) -> str:
@@ -20,23 +15,9 @@ def fleet_python(value: object) -> str:
     return repr(plain(value))
 
 
-def fleet_status(result: Mapping[str, Any], fleet: Mapping[str, Any], hostvars: Mapping[str, Any]) -> str:
-    """The state of every slot as text."""
-    return status_text(result, fleet, states_of(fleet, hostvars))
-
-
-def fleet_verify(result: Mapping[str, Any], fleet: Mapping[str, Any], hostvars: Mapping[str, Any]) -> str:
-    """The outcome of a verification as text."""
-    return verify_text(result, fleet, states_of(fleet, hostvars))
-
-
 class FilterModule:
     """Ansible's way to find the filters of this file."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Filters by name."""
-        return {
-            "fleet_python": fleet_python,
-            "fleet_status": fleet_status,
-            "fleet_verify": fleet_verify,
-        }
+        return {"fleet_python": fleet_python}

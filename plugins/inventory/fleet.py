@@ -1,1 +1,279 @@
-../../inventory_plugins/fleet.py
+# Copyright: ipyfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Inventory plugin: a fleet file becomes hosts, groups and variables."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: fleet
+short_description: A fleet file - one ipyparallel cluster, described by its hosts
+version_added: 0.1.0
+author: ipyfleet contributors
+description:
+  - Reads a file whose name ends in C(.fleet.yml) or C(.fleet.yaml) and makes an inventory of it.
+  - The groups are C(ipp_controller), C(ipp_engine), C(ipp_client), C(postgresql) and C(jupyterlab),
+    each named like the role that its hosts get. All of them always exist.
+  - The whole file is checked before a host is added. Every problem is reported on one line with
+    file, line and key.
+notes:
+  - One fleet in a run. Other inventory sources may add variables to its hosts, or hosts of their own.
+extends_documentation_fragment:
+  - constructed
+options:
+  plugin:
+    description: Says that the file is a fleet file. C(fleet) works where this plugin is on the path.
+    required: true
+    choices: [fleet, ipyfleet.cluster.fleet]
+  name:
+    description:
+      - Name of the fleet. Its profile, units, folders and service user are named after it, and its
+        block of ports is derived from it.
+      - Lower-case letters, digits and dashes, at most 20, a letter first.
+    required: true
+    type: str
+  scope:
+    description:
+      - C(system) needs root on the hosts and systemd; services run as an unprivileged system user.
+      - C(user) needs a login and Python; services run as the login user, under supervisord.
+    choices: [system, user]
+    default: system
+  controller:
+    description:
+      - The controller's host, as C(host) or C(user@host).
+      - Or a mapping of C(host), C(location) (the name or address by which engines and clients reach
+        it; default is its C(ansible_host), else its name) and C(ip) (the address to bind).
+    required: true
+    type: raw
+  engines:
+    description:
+      - A mapping of hosts to engine slots. Hosts may be ranges such as C(node[01:08]), or C(user@host).
+      - A value is a number, C(auto) (cores less a reserve, capped by memory), or a mapping with
+        C(slots), C(gpus), C(env), C(user_python_packages), C(reserve_cores), C(memory_per_engine).
+    required: true
+    type: dict
+  clients:
+    description: Hosts whose login user gets the client's connection file.
+    type: list
+    elements: str
+    default: []
+  postgresql:
+    description:
+      - The PostgreSQL host, or a mapping of C(host), C(databases) and C(allow).
+      - The group is made, but there is no role for it in this version, so that a deployment refuses it.
+    type: raw
+  jupyterlab:
+    description:
+      - The JupyterLab host, or a mapping of C(host).
+      - The group is made, but there is no role for it in this version, so that a deployment refuses it.
+    type: raw
+  hosts:
+    description: Variables by host, such as C(ansible_host). Ranges work here too.
+    type: dict
+    default: {}
+  defaults:
+    description: Variables for all hosts.
+    type: dict
+    default: {}
+  python_packages:
+    description: Python requirements that every host of the fleet gets, beside ipyparallel.
+    type: list
+    elements: str
+    default: []
+  ports:
+    description: First of the fleet's 100 TCP ports. The default is derived from the name.
+    type: int
+  secrets_dir:
+    description: Folder of the fleet's keys. The default is C(.ipyfleet/NAME) beside the fleet file.
+    type: path
+"""
+
+EXAMPLES = r"""
+# the shortest: one controller, two hosts with as many engines as they can carry
+plugin: fleet
+name: lab
+controller: head
+engines:
+  node1: auto
+  node2: auto
+
+---
+# how to reach the hosts: any ansible_* variable, per host or for all
+plugin: fleet
+name: lab
+controller: head
+engines:
+  node[01:08]: 4
+hosts:
+  head: {ansible_host: 10.0.0.5}
+defaults: {ansible_user: ops}
+
+---
+# the hosts of a hand-written ipcluster_config.py
+plugin: fleet
+name: lab
+controller: {host: head, location: head.lab.example}
+engines:
+  ops@10.0.0.11: 2
+  ops@10.0.0.12: 2
+
+---
+# unlike hosts, more packages, clients
+plugin: fleet
+name: lab
+controller: head
+engines:
+  big1: {slots: auto, reserve_cores: 2, memory_per_engine: 4G}
+  gpu1: {slots: 2, gpus: 2, env: {OMP_NUM_THREADS: "4"}, user_python_packages: [cupy-cuda12x]}
+clients: [head, laptop]
+python_packages: [numpy, pandas]
+
+---
+# two fleets on the same hosts: another name; ports follow the name, or are set
+plugin: fleet
+name: lab-test
+controller: head
+engines: {"node[01:08]": 1}
+ports: 21000
+
+---
+# groups of one's own, from the hosts' variables
+plugin: fleet
+name: lab
+controller: head
+engines:
+  node[01:08]: 4
+  gpu[1:2]: {slots: 2, gpus: 2}
+groups:
+  gpu: ipp_engine_gpus | default(0) > 0
+keyed_groups:
+  - {key: ipp_engine_slots | string, prefix: slots}
+
+---
+# without root, on this machine
+plugin: fleet
+name: local
+scope: user
+controller: localhost
+engines: {localhost: 2}
+clients: [localhost]
+"""
+
+import os
+from typing import Any
+
+import yaml
+from ansible import context
+from ansible.errors import AnsibleError, AnsibleParserError
+from ansible.inventory.data import InventoryData
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.inventory import BaseInventoryPlugin, Constructable
+from ansible.template import trust_as_template
+from ansible.utils.display import Display
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_file import (
+    Fleet,
+    FleetFileError,
+    read_fleet,
+)
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_yaml import positions
+
+SUFFIXES = (".fleet.yml", ".fleet.yaml")
+display = Display()
+
+
+class InventoryModule(BaseInventoryPlugin, Constructable):
+    """Glue between a fleet file and Ansible's inventory."""
+
+    NAME = "ipyfleet.cluster.fleet"
+    # Values come from the operator's own file; as with Ansible's own sources they may be templates.
+    trusted_by_default = True
+
+    def verify_file(self, path: str) -> bool:
+        """Whether the name of `path` is a fleet file's."""
+        if path.endswith(SUFFIXES) and not os.path.exists(path):
+            refuse(path, [f"{path}: expected a fleet file, got no such file"])
+        if not super().verify_file(path):
+            return False
+        if path.endswith(SUFFIXES):
+            return True
+        display.vvv(f"{path}: not a fleet file, its name does not end in {' or '.join(SUFFIXES)}")
+        return False
+
+    def parse(self, inventory: InventoryData, loader: DataLoader, path: str, cache: bool = True) -> None:
+        """Read the fleet file `path` into `inventory`."""
+        super().parse(inventory, loader, path, cache)
+        try:
+            fleet, options = self._read(path)
+            self._check_alone(fleet, path)
+        except FleetFileError as error:
+            refuse(path, [str(problem) for problem in error.problems])
+        try:
+            self.set_options(direct=options)
+            self._populate(fleet, path)
+            self._construct()
+        except AnsibleError as error:
+            refuse(path, [f"{path}:1: {error.message}"])
+
+    def _read(self, path: str) -> tuple[Fleet, dict[str, Any]]:
+        with open(path, encoding="utf-8") as stream:
+            text = stream.read()
+        try:
+            where = positions(text)
+            data = self.loader.load_from_file(path, cache="none", trusted_as_template=True)
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            problem = getattr(error, "problem", None) or error
+            refuse(path, [f"{path}:{mark.line + 1 if mark else 1}: expected YAML, got: {problem}"])
+        except AnsibleError as error:
+            refuse(path, [f"{path}:1: expected YAML, got: {error.message}"])
+        return read_fleet(data, path, where), data or {}
+
+    def _check_alone(self, fleet: Fleet, path: str) -> None:
+        other = self.inventory.groups["all"].vars.get("fleet_file", path)
+        if other != path:
+            refuse(path, [f"{path}:1: name: expected one fleet in a run, got `{fleet.name}` beside that of {other}"])
+
+    def _populate(self, fleet: Fleet, path: str) -> None:
+        for key, value in {"fleet_file": path, **fleet.all_vars}.items():
+            self.inventory.set_variable("all", key, value)
+        for group, hosts in fleet.groups.items():
+            self.inventory.add_group(group)
+            for host in hosts:
+                self.inventory.add_host(host, group=group)
+        for host, variables in fleet.host_vars.items():
+            here = local_connection() if host == "localhost" else {}
+            for key, value in {**here, **variables}.items():
+                self.inventory.set_variable(host, key, value)
+
+    def _construct(self) -> None:
+        strict = self.get_option("strict")
+        for host in list(self.inventory.hosts):
+            variables = {**self.inventory.groups["all"].get_vars(), **self.inventory.hosts[host].get_vars()}
+            self._set_composite_vars(self.get_option("compose"), variables, host, strict=strict)
+            self._add_host_to_composed_groups(self.get_option("groups"), variables, host, strict=strict)
+            self._add_host_to_keyed_groups(self.get_option("keyed_groups"), variables, host, strict=strict)
+
+
+def local_connection() -> dict[str, str]:
+    """What makes an explicit `localhost` behave like Ansible's implicit one."""
+    return {
+        "ansible_connection": "local",
+        "ansible_python_interpreter": trust_as_template("{{ ansible_playbook_python }}"),
+    }
+
+
+def refuse(path: str, problems: list[str]) -> None:
+    """End the run with one line a problem.
+
+    Ansible would go on to try the file as YAML and INI inventory, bury the reason under their
+    complaints and, unless configured otherwise, run a playbook on no host and exit with 0.
+
+    :raises SystemExit: in one of Ansible's commands.
+    :raises AnsibleParserError: in any other program.
+    """
+    if not context.CLIARGS:
+        raise AnsibleParserError("\n".join(problems))
+    for problem in problems:
+        display.error(problem, wrap_text=False)
+    count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+    display.error(f"{path}: {count}; nothing was changed", wrap_text=False)
+    raise SystemExit(1)

@@ -1,1 +1,1 @@
-../../../../../../inventory_plugins/fleet.py
+../../../../../../plugins/inventory/fleet.py
