@@ -17,6 +17,10 @@ from pathlib import Path
 from typing import Any
 
 TRY_AGAIN = 75  # EX_TEMPFAIL
+# A controller's host that loses power closes no connection, and its engines, who mostly listen, would
+# wait for it on connections that are none: seconds until the first question, between questions, and
+# unanswered ones until a connection is given up.
+KEEPALIVE = {"TCP_KEEPALIVE": 1, "TCP_KEEPALIVE_IDLE": 5, "TCP_KEEPALIVE_INTVL": 2, "TCP_KEEPALIVE_CNT": 5}
 
 
 def read_slot(path: str) -> dict[str, Any]:
@@ -26,20 +30,42 @@ def read_slot(path: str) -> dict[str, Any]:
     return dict(slot)
 
 
-def main() -> None:
-    slot = read_slot(sys.argv[1])
+def kept_heart(heart: Any, options: dict[int, int]) -> Any:
+    """The class of an engine's heart with socket options; its connections are of a context of its own."""
 
-    # after the environment is set: libraries read it when they are imported
+    class KeptHeart(heart):
+        """A heart that notices when its connections are dead."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            for option, value in options.items():
+                self.device.setsockopt_in(option, value)
+                self.device.setsockopt_out(option, value)
+
+    return KeptHeart
+
+
+def slot_engine() -> Any:
+    """The class of a slot's engine; made after the environment is set, which libraries read when they are imported."""
     import ipyfleet_hub as hub
-    from ipyparallel.engine.app import IPEngine
+    import zmq
+    from ipyparallel.engine import app
+    from traitlets import default
 
-    # what user code imports is none of this folder's business
-    sys.path.pop(0)
+    options = {getattr(zmq, name): value for name, value in KEEPALIVE.items()}
+    app.Heart = kept_heart(app.Heart, options)
 
-    class SlotEngine(IPEngine):
+    class SlotEngine(app.IPEngine):
         """An engine that takes its slot's id or none."""
 
         stopping = False
+
+        @default("context")
+        def _default_context(self) -> zmq.Context:
+            context = zmq.Context.instance()
+            for option, value in options.items():
+                context.setsockopt(option, value)
+            return context
 
         def start(self) -> None:
             try:
@@ -72,7 +98,15 @@ def main() -> None:
                 self.log.critical("the controller gave id %s instead of %s", self.id, wanted)
                 self.exit(TRY_AGAIN)
 
-    SlotEngine.launch_instance([*sys.argv[2:], f"--IPEngine.id={slot['id']}"])
+    return SlotEngine
+
+
+def main() -> None:
+    slot = read_slot(sys.argv[1])
+    engine = slot_engine()
+    # what user code imports is none of this folder's business
+    sys.path.pop(0)
+    engine.launch_instance([*sys.argv[2:], f"--IPEngine.id={slot['id']}"])
 
 
 if __name__ == "__main__":
