@@ -6,19 +6,21 @@ from __future__ import annotations
 
 import ast
 import configparser
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.template import trust_as_template
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.base import ROOT, HostAction, store
-from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.explain import explain, summary
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.explain import explain, summary, unreached
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.locks import lock_key
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.places import fill
-from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.secret_store import StoreError, new_secrets
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.secret_store import StoreError, new_secrets, write_private
 
 MANAGED = "Managed by ipyfleet: the next run undoes changes made here"
 
@@ -27,22 +29,37 @@ class ActionModule(HostAction):
     """One run of the module a host, one more when the environment's archive has to go there."""
 
     TRANSFERS_FILES = True
-    _VALID_ARGS = frozenset(("phase", "fleet", "archive", "keep_data"))
+    _VALID_ARGS = frozenset(("phase", "fleet", "archive", "keep_data", "lines", "since", "dest"))
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Carry out one phase on the task's host."""
-        result: dict[str, Any] = super().run(tmp, task_vars)
+        try:
+            return self.carry_out(super().run(tmp, task_vars), task_vars or {})
+        except AnsibleConnectionFailure as error:
+            return {"unreachable": True, "msg": unreached(error.message)}
+
+    def cleanup(self, force: bool = False) -> None:
+        """Leave a host alone that went away; what happened is told already."""
+        with contextlib.suppress(AnsibleConnectionFailure):
+            super().cleanup(force)
+
+    def carry_out(self, result: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
+        """Carry out the phase, and add what came of it to `result`."""
         self.folders: dict[str, str] = {}
         phase = self._task.args["phase"]
         try:
-            arguments = self.arguments(task_vars or {})
+            arguments = self.arguments(variables)
+        except AnsibleConnectionFailure:
+            raise
         except (AnsibleError, StoreError, InvalidContentError) as error:
             message = getattr(error, "message", None) or str(error)
             return result | ({"problem": message, "changes": []} if phase == "look" else {"failed": True, "msg": message})
+        if phase == "client":
+            return result | self.client(arguments)
         archive = self._task.args.get("archive")
         if archive and phase == "converge" and not self._task.check_mode:
             arguments["archive"] = dict(archive) | {"path": self.send(archive["path"])}
-        done = self.execute(arguments, task_vars or {})
+        done = self.execute(arguments, variables)
         self._remove_tmp_path(self._connection._shell.tmpdir)
         if phase == "look":
             return result | self.looked(done, arguments["lock"])
@@ -50,6 +67,20 @@ class ActionModule(HostAction):
             before = f" (before that: {summary(done['changes'])})" if done.get("changes") else ""
             return result | {"failed": True, "msg": explain(done) + before}
         return result | done | {"diff": diff_of(done["changes"]), "msg": summary(done["changes"])}
+
+    def client(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Write the client's connection file to `dest` on the control node."""
+        fleet, path = self._task.args["fleet"], Path(self._task.args["dest"]).expanduser().absolute()
+        if not store(fleet["secrets_dir"], self._loader.get_text_file_contents).secrets():
+            return {"failed": True, "msg": f"fleet {fleet['name']}: expected its keys in {fleet['secrets_dir']}, got none; deploy it first"}
+        text = arguments["secrets"][self.places["security"] + "/ipcontroller-client.json"]
+        try:
+            changed = not path.exists() or path.read_text() != text
+            if changed and not self._task.check_mode:
+                write_private(path, text)
+        except OSError as error:
+            return {"failed": True, "msg": f"{path}: cannot be written: {error.strerror}"}
+        return {"changed": changed, "msg": str(path)}
 
     def execute(self, arguments: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
         """Run the module; what Ansible has to say of becoming another user is a failure like others."""
@@ -116,7 +147,7 @@ class ActionModule(HostAction):
             "prune": [each["path"] for each in self.expanded(parts, "prune", scope)],
             "units": [{"name": unit["name"], "inputs": unit["inputs"]} for unit in units],
             "probe": probe,
-            "keep_data": self._task.args.get("keep_data", True),
+            **{key: self._task.args[key] for key in ("keep_data", "lines", "since") if key in self._task.args},
         }
 
     def expanded(self, parts: Mapping[str, Any], kind: str, scope: str) -> Iterator[dict[str, Any]]:

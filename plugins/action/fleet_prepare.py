@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleError
@@ -17,6 +19,7 @@ from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.base import (
     secrets_dir,
     store,
 )
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.claims import ClaimedError, claim, release
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.environment import EnvironmentProblem
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.locks import Locks, lock_key, package_sets
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.plain import plain
@@ -33,14 +36,14 @@ class ActionModule(ActionBase):
     _VALID_ARGS = frozenset(("stage", "fleet"))
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Carry out a stage: ``wanted``, ``checked``, ``keep`` or ``forget``; each says what it does."""
+        """Carry out a stage, the method of its name; each says what it does."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         self.vars = task_vars or {}
         self.converted: dict[str, dict[str, Any]] = {}
         self.groups: Mapping[str, list[str]] = self.vars["groups"]
-        stages = {"wanted": self.wanted, "checked": self.checked, "keep": self.keep, "forget": self.forget}
+        stages = (self.wanted, self.checked, self.claim, self.keep, self.release, self.forget)
         try:
-            return result | stages[self._task.args["stage"]]()
+            return result | {stage.__name__: stage for stage in stages}[self._task.args["stage"]]()
         except Refused as refused:
             return result | {"failed": True, "msg": str(refused)}
 
@@ -103,7 +106,7 @@ class ActionModule(ActionBase):
         wrong = [f"{host}: {look['problem']}" for host, look in looks.items() if look.get("problem")]
         facts = {host: look["facts"] for host, look in looks.items() if "facts" in look}
         if fleet["controller"] in unreachable:
-            wrong.append(f"{fleet['controller']}: expected to reach the controller's host, got: {looks[fleet['controller']].get('msg')}")
+            wrong.append(f"{fleet['controller']}: {looks[fleet['controller']]['msg']}; nothing works without the controller's host")
         try:
             keys = self.store(fleet["secrets_dir"])
             state = keys.state()
@@ -113,6 +116,7 @@ class ActionModule(ActionBase):
                 raise Refused(wrong)
             before = {host: each["slots"] for host, each in fleet["hosts"].items()}
             wanted.measure(fleet, facts, state.slots)
+            fleet["remembered"] = asdict(state)
             python = next((str(seen["python"]) for seen in facts.values()), None)
             if python:
                 fleet["locks"] = Locks(fleet["secrets_dir"], builder()).digests(fleet, python)
@@ -121,14 +125,37 @@ class ActionModule(ActionBase):
             raise Refused([str(error)]) from error
         result: dict[str, Any] = {"fleet": fleet, "changing": changing}
         if unreachable:
-            result["warnings"] = [f"{host} is unreachable: its slots will be missing" for host in unreachable]
+            result["warnings"] = [f"{host} is unreachable and left out: {looks[host]['msg']}" for host in unreachable]
         return result
 
+    def claim(self) -> dict[str, Any]:
+        """Have the fleet for this run alone, if it has a folder of keys; nothing in check mode."""
+        fleet = self._task.args["fleet"]
+        if not self._task.check_mode and Path(fleet["secrets_dir"]).is_dir():
+            self.take(fleet)
+        return {}
+
+    def take(self, fleet: Mapping[str, Any]) -> None:
+        """Claim the fleet, which must not have been changed since it was looked at."""
+        try:
+            claim(Path(fleet["secrets_dir"]), fleet["name"])
+            now = asdict(self.store(fleet["secrets_dir"]).state())
+        except (ClaimedError, StoreError) as error:
+            raise Refused([str(error)]) from error
+        if now != plain(fleet.get("remembered", now)):
+            raise Refused([f"fleet {fleet['name']}: expected it as it was looked at, got a change by another run meanwhile; run again"])
+
+    def release(self) -> dict[str, Any]:
+        """Let other runs have the fleet."""
+        release(Path(self._task.args["fleet"]["secrets_dir"]))
+        return {}
+
     def keep(self) -> dict[str, Any]:
-        """Make keys if there are none, and remember which id belongs to which slot."""
+        """Claim the fleet, make keys if there are none, and remember which id belongs to which slot."""
         fleet = self._task.args["fleet"]
         slots = {host: [slot["id"] for slot in each["slots"]] for host, each in fleet["hosts"].items() if each["slots"]}
         if not self._task.check_mode:
+            self.take(fleet)
             try:
                 keys = self.store(fleet["secrets_dir"])
                 keys.create_secrets()
@@ -160,5 +187,6 @@ class Refused(Exception):
     """The run must not go on; the message has a line for each reason."""
 
     def __init__(self, reasons: list[str]) -> None:
-        count = f"{len(reasons)} problem{'s' if len(reasons) > 1 else ''}"
-        super().__init__("\n".join([*dict.fromkeys(reasons), f"{count}; nothing was changed"]))
+        problems = list(dict.fromkeys(reasons))
+        count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+        super().__init__("\n".join([*problems, f"{count}; nothing was changed"]))

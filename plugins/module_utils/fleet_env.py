@@ -76,10 +76,15 @@ def install(module: Any, root: str, archive: Dict[str, str], version: str, inter
     new = final + ".new"
     shutil.rmtree(new, ignore_errors=True)
     os.mkdir(new)
-    unpack(module, archive["path"], new)
-    if archive["kind"] == "index":
-        build_here(module, new, interpreter)
-    finish(module, new, archive, version, interpreter)
+    try:
+        unpack(module, archive["path"], new)
+        if archive["kind"] == "index":
+            build_here(module, new, interpreter)
+        finish(module, new, archive, version, interpreter)
+    except (EnvironmentFailure, OSError):
+        # half of an environment would only keep a full disk full
+        shutil.rmtree(new, ignore_errors=True)
+        raise
     if os.path.lexists(final):
         old = final + ".old"
         shutil.rmtree(old, ignore_errors=True)
@@ -98,7 +103,9 @@ def unpack(module: Any, archive: str, folder: str) -> None:
     if tar:
         code, _, err = module.run_command([tar, "-xzf", archive, "-C", folder, "--no-same-owner"])
         if code:
-            raise EnvironmentFailure("unpacking the archive failed: %s" % last_line(err))
+            # the first complaint is the cause, unless one says that the disk is full; the last one only that there was one
+            lines = err.strip().splitlines() or ["no message"]
+            raise EnvironmentFailure("unpacking the archive failed: %s" % next((each for each in lines if "No space" in each), lines[0]))
         return
     try:
         with tarfile.open(archive) as stream:

@@ -61,11 +61,34 @@ def memory_mb() -> int:
     return total >> 20
 
 
-def free_mb(path: str) -> int:
-    """Free space where `path` is or will be."""
+def standing(path: str) -> str:
+    """The folder that is there of those that lead to `path`, or `path` itself."""
     while not os.path.isdir(path) and path != "/":
         path = os.path.dirname(path)
-    return shutil.disk_usage(path).free >> 20
+    return path
+
+
+def free_mb(path: str) -> int:
+    """Free space where `path` is or will be."""
+    return shutil.disk_usage(standing(path)).free >> 20
+
+
+def mounted(path: str, programs: bool) -> str:
+    """What the file system where `path` is or will be forbids: ``read-only``, ``noexec``, or nothing that matters.
+
+    :param programs: whether libraries will be loaded from there.
+    """
+    flags = os.statvfs(standing(path)).f_flag
+    if flags & os.ST_RDONLY:
+        return "read-only"
+    return "noexec" if programs and flags & getattr(os, "ST_NOEXEC", 0) else ""
+
+
+def strangers(folders: List[str]) -> List[str]:
+    """What others have in the folders of a fleet that is not here: all but what its own removal or interruption leaves."""
+    found = [os.path.join(folder, name) for folder in folders if os.path.isdir(folder) for name in sorted(os.listdir(folder))]
+    own = re.compile(r".*/(work|\.ipyfleet-[^/]*)$")
+    return [path for path in found if path not in folders and not own.match(path)]
 
 
 def resolve(name: str) -> Dict[str, Any]:

@@ -78,10 +78,9 @@ class Supervisord:
 
     def retire(self) -> List[Dict[str, Any]]:
         """Stop the programs that are no longer wanted."""
-        names = {each["name"] for each in self.wanted}
         changes = []
         for name, values in self.programs().items():
-            if name not in names:
+            if name not in self.names():
                 changes.append({"path": name, "what": "stop"})
                 if not self.module.check_mode:
                     self.stop(name, values)
@@ -168,6 +167,42 @@ class Supervisord:
                 raise SupervisorError("supervisord (pid %d) did not end within %d s" % (pid, STOP_SECONDS))
             time.sleep(0.05)
 
+    def start_all(self) -> List[Dict[str, Any]]:
+        """Start the wanted programs that do not run, and supervisord before them; see `Systemd.start_all`."""
+        if self.wanted and not self.running():
+            if not self.module.check_mode:
+                self.start_daemon(digest_of(self.inputs, {}))
+            return [{"path": name, "what": "start"} for name in ["supervisord", *self.names()]]
+        state = self.programs()
+        stopped = [name for name in self.names() if state.get(name, {}).get("statename") not in RUNNING]
+        for name in stopped:
+            self.start(name)
+        return [{"path": name, "what": "start"} for name in stopped]
+
+    def halt(self) -> List[Dict[str, Any]]:
+        """Stop everything until the next start; see `Systemd.halt`."""
+        return self.stop_all()
+
+    def restart_all(self) -> List[Dict[str, Any]]:
+        """Restart the wanted programs, start those that do not run; see `Systemd.restart_all`."""
+        changes = []
+        for name, values in self.programs().items():
+            if name in self.names() and values["statename"] in RUNNING:
+                changes.append({"path": name, "what": "restart"})
+                if not self.module.check_mode:
+                    self.stop(name, values)
+                    self.start(name)
+        return changes if self.module.check_mode and changes else changes + self.start_all()
+
+    def names(self) -> List[str]:
+        """Names of the wanted programs."""
+        return [each["name"] for each in self.wanted]
+
+    def logs(self, lines: int, since: str) -> Dict[str, List[str]]:
+        """The last lines of each wanted program's log; they bear no time, so that `since` is no help here."""
+        del since
+        return {name: last_lines(os.path.join(self.run, name + ".log"), lines) for name in self.names()}
+
     def stop_all(self) -> List[Dict[str, Any]]:
         """Stop everything of the fleet; returns what was done."""
         if not self.running():
@@ -187,7 +222,7 @@ class Supervisord:
                 "running": ok,
                 "pid": int(values.get("pid", 0)),
                 "restarts": 0,
-                "last": last_line(values.get("logfile", "")) if words and values and not ok else "",
+                "last": "".join(last_lines(values.get("logfile", ""), 1))[-300:] if words and values and not ok else "",
             }
         return found
 
@@ -208,12 +243,11 @@ def alive(pid: int) -> bool:
     return True
 
 
-def last_line(path: str) -> str:
-    """Last line of a log file."""
+def last_lines(path: str, count: int) -> List[str]:
+    """The last lines of a log file."""
     try:
         with open(path, "rb") as stream:
-            stream.seek(max(0, os.path.getsize(path) - 4096))
-            lines = stream.read().decode("utf-8", "replace").splitlines()
+            stream.seek(max(0, os.path.getsize(path) - 400 * count - 4096))
+            return stream.read().decode("utf-8", "replace").splitlines()[-count:]
     except OSError:
-        return ""
-    return lines[-1][-300:] if lines else ""
+        return []

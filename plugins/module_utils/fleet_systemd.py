@@ -116,7 +116,52 @@ class Systemd:
         if todo["start"]:
             self.change("start", "--no-block", *todo["start"])
         if todo["restart"]:
-            self.change("restart", "--no-block", *todo["restart"])
+            self.renew(todo["restart"])
+
+    def start_all(self) -> List[Dict[str, Any]]:
+        """Start the wanted units that do not run, and wait for none of them."""
+        state = self.show()
+        names = [name for name in [*self.units, self.target] if state.get(name, {}).get("ActiveState") not in RUNNING]
+        return self.do("start", names if self.units else [], "--no-block")
+
+    def halt(self) -> List[Dict[str, Any]]:
+        """Stop what runs of the wanted units, until the next start or boot, and wait until it has ended."""
+        state = self.show()
+        return self.do("stop", [name for name in [*self.units, self.target] if state.get(name, {}).get("ActiveState") in RUNNING])
+
+    def restart_all(self) -> List[Dict[str, Any]]:
+        """Restart the wanted units that run, start those that do not."""
+        state = self.show()
+        names = [name for name in self.units if state.get(name, {}).get("ActiveState") in RUNNING]
+        if names and not self.module.check_mode:
+            self.renew(names)
+        return [{"path": name, "what": "restart"} for name in names] + self.start_all()
+
+    def renew(self, names: List[str]) -> None:
+        """Restart units: wait until the old processes are gone, or a verification could still hear them."""
+        self.change("stop", *names)
+        self.change("start", "--no-block", *names)
+
+    def do(self, verb: str, names: List[str], *options: str) -> List[Dict[str, Any]]:
+        """Call systemctl on units, if there are any; returns what that changes."""
+        if names and not self.module.check_mode:
+            self.change(verb, *options, *names)
+        return [{"path": name, "what": verb} for name in names]
+
+    def logs(self, lines: int, since: str) -> Dict[str, List[str]]:
+        """The last lines that each wanted unit left in the journal.
+
+        :param lines: at most so many of each unit.
+        :param since: a time as journalctl understands it; empty for any.
+        """
+        found = {}
+        for name, each in self.units.items():
+            command = [self.module.get_bin_path("journalctl", required=True), "-q", "--no-pager", "-o", "short-iso", "-n", str(lines)]
+            code, out, err = self.module.run_command([*command, *(["--since", since] if since else []), "-u", name])
+            if code:
+                raise SupervisorError("journalctl: %s" % err.strip())
+            found[each["name"]] = out.splitlines()
+        return found
 
     def stop_all(self) -> List[Dict[str, Any]]:
         """Stop and disable everything of the fleet; returns what was done."""

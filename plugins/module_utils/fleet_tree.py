@@ -18,6 +18,7 @@ import traceback
 from typing import Any, Callable, Dict, List, Optional
 
 MASKED = "(secret, not shown)\n"
+OTHER_OWNER = "%s: expected a folder of the user %s, got %s; chown it, or move it away"
 
 
 class TreeError(Exception):
@@ -42,6 +43,28 @@ class Owner:
     def is_me(self) -> bool:
         """Whether this process already runs as the account."""
         return self.uid == os.geteuid()
+
+
+def me() -> str:
+    """Name of this process's user."""
+    return pwd.getpwuid(os.geteuid()).pw_name
+
+
+def login_user() -> str:
+    """The user who logged in: behind sudo or doas the one who called it."""
+    return os.environ.get("SUDO_USER") or os.environ.get("DOAS_USER") or me()
+
+
+def expand(path: str, owner: Owner) -> str:
+    """A path with its leading ~ replaced by the owner's home: for this process's user, the one it was given."""
+    if not path.startswith("~/"):
+        return path
+    return os.path.expanduser(path) if owner.is_me else owner.home + path[1:]
+
+
+def account(name: str) -> str:
+    """The account that an entry's owner stands for: `root` is who deploys, `login` who logged in."""
+    return {"root": me(), "login": login_user()}.get(name, name)
 
 
 def converge_as(owner: Owner, module: Any, entries: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
@@ -132,6 +155,7 @@ class Tree:
             if os.path.islink(path) or not os.path.isdir(path):
                 raise TreeError("%s: expected a folder, got something else; move it away" % path)
             if not entry.get("keep"):
+                refuse_other_owner(path, self.owner)
                 self.attributes(entry)
             return
         self.note(path, "create folder")
@@ -197,11 +221,16 @@ class Tree:
 
     def attributes(self, entry: Dict[str, Any], quiet: bool = False) -> None:
         """Owner, group and mode, by Ansible's own means."""
+        owner = self.account(entry.get("give_to"))
+        if self.module.check_mode and Owner(owner).uid is None:
+            # an account that is yet to be made, and a folder that it once had
+            self.note(entry["path"], "set owner")
+            return
         arguments = self.module.load_file_common_arguments(
             {
                 "path": entry["path"],
                 "mode": entry["mode"],
-                "owner": self.account(entry.get("give_to")),
+                "owner": owner,
                 "group": entry.get("group"),
             }
         )
@@ -232,12 +261,24 @@ def read_regular(path: str) -> Optional[str]:
         return stream.read().decode("utf-8", "replace") if stat.S_ISREG(kind) else None
 
 
-def missing_owner(entries: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
+def refuse_other_owner(path: str, owner: Owner) -> None:
+    """Only root can give a folder to somebody else.
+
+    :raises TreeError: when this process is another user, and `path` is not the one's of `owner`.
+    """
+    there = os.lstat(path).st_uid
+    if os.geteuid() and there != owner.uid:
+        raise TreeError(OTHER_OWNER % (path, owner.name, "one of the user with id %d" % there))
+
+
+def missing_owner(owner: Owner, entries: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
     """The changes that entries of an account that does not exist yet will be."""
     changes = []
     for entry in entries:
         if entry["kind"] == "absent":
             continue
+        if entry["kind"] == "directory" and os.path.isdir(entry["path"]):
+            raise TreeError(OTHER_OWNER % (entry["path"], owner.name, "another one"))
         what = "create folder" if entry["kind"] == "directory" else "create file"
         change: Dict[str, Any] = {"path": entry["path"], "what": what}
         if entry["kind"] == "file":

@@ -13,73 +13,43 @@ author: ipyfleet contributors
 description:
   - Brings about, or only looks at, all that a host of a fleet holds - its service user, folders,
     files, Python environment, and the units or programs that run.
-  - Its action plugin of the same name renders the templates and sends the environment's archive.
-    The roles of this collection call it; it is of no use without them.
+  - Its action plugin of the same name takes these options, renders the templates, sends the
+    environment's archive, and gives the module its own. The roles of this collection call it; it is
+    of no use without them.
 options:
   phase:
     description:
       - V(look) says what is there and what V(converge) would change, and changes nothing.
-      - V(status) says how the units do. V(remove) takes the fleet away from the host.
-    choices: [look, converge, status, remove]
+      - V(status) says how the units do, V(logs) what they said. V(remove) takes the fleet away from the host.
+      - V(start), V(stop) and V(restart) are for the units alone; what is stopped comes back at the next boot.
+      - V(client) is of the action plugin alone, and writes the client's connection file on the control node.
+    choices: [look, converge, status, logs, start, stop, restart, remove, client]
     required: true
     type: str
   fleet:
-    description: Name of the fleet.
+    description: What C(ipyfleet.cluster.fleet_prepare) returned as C(fleet).
     required: true
-    type: str
-  scope:
-    description: V(system) for systemd and a service user, V(user) for supervisord and the login user.
-    choices: [system, user]
-    required: true
-    type: str
-  user:
-    description: The service user (scope V(system)).
-    type: str
-    default: ""
-  paths:
-    description: Folders of the fleet - C(root), C(etc), C(state), C(run).
     type: dict
-    required: true
-  python:
-    description: Interpreter for the environment; the module's own when empty.
-    type: path
-    default: ""
-  lock:
-    description: Digest of the lock that the environment has to be built from.
-    type: str
-    default: ""
-  entries:
-    description:
-      - Folders, files and links, each with C(kind), C(path), C(owner) and C(mode). A C(leftover) is
-        what others may make there; it only matters to V(remove).
-    type: list
-    elements: dict
-    default: []
-  secrets:
-    description: Contents of the secret files among the entries, by path.
-    type: dict
-    default: {}
-  prune:
-    description: Patterns of paths; what they match and is no entry is removed.
-    type: list
-    elements: str
-    default: []
-  units:
-    description: What runs here, each with C(name) and C(inputs), the files it is started with.
-    type: list
-    elements: dict
-    default: []
   archive:
-    description: The environment's archive on the host - C(path), C(sha256), C(lock), C(kind), C(compiled).
+    description:
+      - The environment's archive, as C(ipyfleet.cluster.fleet_archive) returned it for the host. Only
+        V(converge) takes it, and only when the environment is to change.
     type: dict
-  probe:
-    description: What to find out when looking - C(location), C(address), C(ports), C(client_users).
-    type: dict
-    default: {}
   keep_data:
     description: Whether V(remove) leaves the work folder alone when there is something in it.
     type: bool
     default: true
+  lines:
+    description: How many lines of each unit V(logs) gives at most.
+    type: int
+    default: 20
+  since:
+    description: From when on V(logs) gives them, in the words of C(journalctl); any time when empty.
+    type: str
+    default: ""
+  dest:
+    description: Where V(client) writes the file on the control node, for nobody else to read.
+    type: path
 attributes:
   check_mode: {support: full, description: Says what it would change.}
   diff_mode: {support: full, description: Files as differences; secret ones masked.}
@@ -89,8 +59,8 @@ EXAMPLES = r"""
 - name: See what the roles would change
   ipyfleet.cluster.fleet_host:
     phase: look
-    fleet: "{{ __ipp_node_prepared.fleet }}"
-  register: __ipp_node_look
+    fleet: "{{ prepared.fleet }}"
+  register: look
 """
 
 RETURN = r"""
@@ -107,13 +77,15 @@ units:
   description: State of each unit by name.
   returned: when phase is look or status
   type: dict
+logs:
+  description: Lines of each unit by name.
+  returned: when phase is logs
+  type: dict
 """
 
 import contextlib
 import glob
 import os
-import pwd
-import shutil
 from typing import Any, Dict, List, Union
 
 from ansible.module_utils.basic import AnsibleModule
@@ -121,13 +93,15 @@ from ansible_collections.ipyfleet.cluster.plugins.module_utils import fleet_env 
 from ansible_collections.ipyfleet.cluster.plugins.module_utils import fleet_facts as facts
 from ansible_collections.ipyfleet.cluster.plugins.module_utils import fleet_tree as tree
 from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_lock import BusyError, held
+from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_removal import MARKER, Removal
 from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_supervisord import (
     LONGEST_SOCKET_PATH,
     Supervisord,
 )
 from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_systemd import SupervisorError, Systemd
 
-MARKER = "fleet.json"
+READING = ["look", "status", "logs"]
+PHASES = [*READING, "converge", "start", "stop", "restart", "remove"]
 
 
 class Host:
@@ -156,10 +130,17 @@ class Host:
 
     def carry_out(self, phase: str, result: Dict[str, Any]) -> None:
         """Do what a phase is for, and add what it finds out to `result`."""
-        if phase in ("look", "converge"):
+        powerless = self.system and os.geteuid() != 0
+        if powerless and phase not in READING:
+            raise tree.TreeError("expected to be root, got %s; set ansible_become, or scope: user" % tree.me())
+        if phase in ("look", "converge") and not powerless:
             self.converge()
         elif phase == "remove":
-            self.remove()
+            Removal(self.module, self.supervisor, self.changes).carry_out()
+        elif phase in ("start", "stop", "restart"):
+            self.act(phase)
+        elif phase == "logs":
+            result["logs"] = self.supervisor.logs(self.params["lines"], self.params["since"])
         if phase == "look":
             result["facts"] = self.look()
         if phase in ("look", "status"):
@@ -203,21 +184,17 @@ class Host:
         for name in owners:
             found = [self.complete(each) for each in self.params["entries"] if each["owner"] == name]
             found = [each for each in found if each["kind"] != "leftover"]
-            owner = tree.Owner(self.account(name))
+            owner = tree.Owner(tree.account(name))
             for each in found:
-                each["path"] = expand(each["path"], owner)
+                each["path"] = tree.expand(each["path"], owner)
             if not found:
                 continue
             if owner.uid is None:
                 if not self.module.check_mode:
                     raise tree.TreeError("there is no user %s" % owner.name)
-                self.changes += tree.missing_owner(found)
+                self.changes += tree.missing_owner(owner, found)
                 continue
             self.changes += tree.converge_as(owner, self.module, found)
-
-    def account(self, name: str) -> str:
-        """The account that an entry's owner stands for."""
-        return {"root": me(), "login": login_user()}.get(name, name)
 
     def complete(self, entry: Dict[str, Any]) -> Dict[str, Any]:
         """An entry with its content, if that is secret."""
@@ -256,7 +233,7 @@ class Host:
     def owner_of(self, path: str) -> str:
         """The account in whose name an old file is removed: the service user's below its own folder."""
         inside = self.system and path.startswith(self.paths["state"] + os.sep)
-        return self.params["user"] if inside else me()
+        return self.params["user"] if inside else tree.me()
 
     # -- looking
 
@@ -267,6 +244,7 @@ class Host:
         found["python"] = self.version
         found["interpreter"] = self.python
         found["free_mb"] = {path: facts.free_mb(self.paths[path]) for path in ("root", "state")}
+        found["mounted"] = {self.paths[path]: facts.mounted(self.paths[path], path == "root") for path in ("root", "etc", "state")}
         found["needs_environment"] = any(each["what"] == "install Python environment" for each in self.changes)
         found["socket_too_long"] = not self.system and len(self.paths["run"] + "/supervisor.sock") > LONGEST_SOCKET_PATH
         if probe.get("location"):
@@ -277,117 +255,53 @@ class Host:
             found["taken"] = [] if mine.get("running") else facts.taken(probe["address"], probe["ports"], mark)
             pattern = os.path.join(os.path.dirname(self.paths["etc"]), "*", MARKER)
             found["others"] = facts.other_fleets(pattern, os.path.join(self.paths["etc"], MARKER))
-        found["no_such_user"] = [each for each in probe.get("client_users", []) if tree.Owner(self.account(each)).uid is None]
-        found["foreign"] = [each["path"] for each in self.changes if each.get("foreign")]
+        found["no_such_user"] = [each for each in probe.get("client_users", []) if tree.Owner(tree.account(each)).uid is None]
+        found["foreign"] = self.foreign()
         found["other_secrets"] = [each["path"] for each in self.changes if each.get("secret") and each["what"] == "change file"]
         return found
 
-    # -- taking away
+    def foreign(self) -> List[str]:
+        """What others have under the names of this fleet."""
+        found = {each["path"] for each in self.changes if each.get("foreign")}
+        # the first file of all that a fleet brings: without it, none of what is here can be the fleet's
+        if not os.path.exists(os.path.join(self.paths["etc"], MARKER)):
+            found |= {each["path"] for each in self.changes if each["what"] == "change file"}
+            found |= set(facts.strangers([self.paths[path] for path in ("root", "etc", "state")]))
+        return sorted(found)
 
-    def remove(self) -> None:
-        """Take away what `converge` brought; nothing outside of it, and no work folder with something in it."""
-        self.check_own()
-        self.changes += self.supervisor.stop_all()
-        work = os.path.join(self.paths["state"], "work")
-        keep = work if self.params["keep_data"] and os.path.isdir(work) and os.listdir(work) else ""
-        folders = sorted({path for path in self.paths.values() if not self.inside(path)}, reverse=True)
-        outside = [each for each in self.params["entries"] if not self.inside(each["path"]) and each["path"] not in folders]
-        self.absent([each for each in outside if each["kind"] != "directory"])
-        for path in folders:
-            self.remove_folder(path, keep)
-        self.absent([each for each in reversed(outside) if each["kind"] == "directory"])
-        if self.system and not keep:
-            self.remove_user()
-        if self.changes and not self.module.check_mode and isinstance(self.supervisor, Systemd):
-            self.supervisor.change("daemon-reload")
+    # -- units alone
 
-    def check_own(self) -> None:
-        """Refuse folders that exist and do not say that they are this fleet's."""
+    def act(self, phase: str) -> None:
+        """Start, stop or restart the units."""
         marker = os.path.join(self.paths["etc"], MARKER)
-        there = [path for path in self.paths.values() if os.path.isdir(path) and os.listdir(path)]
-        if there and '"name": "%s"' % self.params["fleet"] not in facts.read_bytes(marker).decode("utf-8", "replace"):
-            raise tree.TreeError("%s: expected the description of fleet %s; nothing was removed" % (marker, self.params["fleet"]))
-
-    def inside(self, path: str) -> bool:
-        """Whether a path lies in one of the fleet's own folders."""
-        return any(path.startswith(each + os.sep) for each in self.paths.values())
-
-    def absent(self, entries: List[Dict[str, Any]]) -> None:
-        """Remove entries, each as its owner."""
-        for each in entries:
-            owner = tree.Owner(self.account(each["owner"]))
-            if owner.uid is not None:
-                self.changes += tree.converge_as(owner, self.module, [{"kind": "absent", "path": expand(each["path"], owner)}])
-
-    def remove_folder(self, path: str, keep: str) -> None:
-        """Remove a folder of the fleet; its description goes last, so that a second try knows it."""
-        if not os.path.isdir(path) or os.path.islink(path):
-            return
-        keeps = keep.startswith(path + os.sep)
-        self.changes.append({"path": path, "what": "remove folder" + (", but keep %s" % keep if keeps else "")})
-        if not self.module.check_mode:
-            empty(path, keep)
-
-    def remove_user(self) -> None:
-        """Remove the service user, if it is the one that was made for the fleet."""
-        name = self.params["user"]
-        if tree.Owner(name).home != self.paths["state"]:
-            return
-        self.changes.append({"path": name, "what": "remove system user"})
-        if not self.module.check_mode:
-            code, _, err = self.module.run_command([self.module.get_bin_path("userdel", required=True), name])
-            if code:
-                raise tree.TreeError("userdel %s: %s" % (name, err.strip()))
-
-
-def empty(path: str, keep: str) -> None:
-    """Remove a folder except for `keep` and what leads to it."""
-    for name in sorted(os.listdir(path), key=lambda name: (name in ("etc", MARKER), name)):
-        each = os.path.join(path, name)
-        if os.path.islink(each) or not os.path.isdir(each):
-            os.unlink(each)
-        elif keep.startswith(each + os.sep):
-            empty(each, keep)
-        elif each != keep:
-            shutil.rmtree(each)
-    if not keep.startswith(path + os.sep):
-        os.rmdir(path)
-
-
-def me() -> str:
-    """Name of this process's user."""
-    return pwd.getpwuid(os.geteuid()).pw_name
-
-
-def login_user() -> str:
-    """The user who logged in: behind sudo or doas the one who called it."""
-    return os.environ.get("SUDO_USER") or os.environ.get("DOAS_USER") or me()
-
-
-def expand(path: str, owner: tree.Owner) -> str:
-    """A path with its leading ~ replaced by the owner's home: for this process's user, the one it was given."""
-    if not path.startswith("~/"):
-        return path
-    return os.path.expanduser(path) if owner.is_me else owner.home + path[1:]
+        if not os.path.exists(marker):
+            if phase == "stop":
+                return
+            raise tree.TreeError("expected fleet %s on this host, got no %s; deploy it first" % (self.params["fleet"], marker))
+        verbs = {"start": self.supervisor.start_all, "stop": self.supervisor.halt, "restart": self.supervisor.restart_all}
+        self.changes += verbs[phase]()
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "phase": {"type": "str", "required": True, "choices": ["look", "converge", "status", "remove"]},
+            "phase": {"type": "str", "required": True, "choices": PHASES},
             "fleet": {"type": "str", "required": True},
             "scope": {"type": "str", "required": True, "choices": ["system", "user"]},
-            "user": {"type": "str", "default": ""},
-            "paths": {"type": "dict", "required": True},
-            "python": {"type": "path", "default": ""},
-            "lock": {"type": "str", "default": ""},
+            "user": {"type": "str", "default": ""},  # the service user, in scope system
+            "paths": {"type": "dict", "required": True},  # root, etc, state, run
+            "python": {"type": "path", "default": ""},  # for the environment; this one when empty
+            "lock": {"type": "str", "default": ""},  # digest of the lock that the environment is to be built from
+            # folders, files and links; a leftover is what others may make there, and only matters to remove
             "entries": {"type": "list", "elements": "dict", "default": []},
-            "secrets": {"type": "dict", "default": {}, "no_log": True},
-            "prune": {"type": "list", "elements": "str", "default": []},
-            "units": {"type": "list", "elements": "dict", "default": []},
-            "archive": {"type": "dict"},
-            "probe": {"type": "dict", "default": {}},
+            "secrets": {"type": "dict", "default": {}, "no_log": True},  # contents of secret files, by path
+            "prune": {"type": "list", "elements": "str", "default": []},  # patterns; what matches and is no entry goes
+            "units": {"type": "list", "elements": "dict", "default": []},  # name, and inputs: the files it is started with
+            "archive": {"type": "dict"},  # on the host: path, sha256, lock, kind, compiled
+            "probe": {"type": "dict", "default": {}},  # what to find out: location, address, ports, client_users
             "keep_data": {"type": "bool", "default": True},
+            "lines": {"type": "int", "default": 20},
+            "since": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
     )
@@ -397,7 +311,8 @@ def main() -> None:
     result: Dict[str, Any] = {}
     host = Host(module)
     try:
-        with contextlib.nullcontext() if module.check_mode else held(host.lock_file):
+        reads = module.check_mode or phase in READING
+        with contextlib.nullcontext() if reads else held(host.lock_file):
             host.carry_out(phase, result)
     except (tree.TreeError, env.EnvironmentFailure, SupervisorError, BusyError) as error:
         module.fail_json(msg=str(error), changes=host.changes)

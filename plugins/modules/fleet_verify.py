@@ -12,31 +12,21 @@ version_added: 0.1.0
 author: ipyfleet contributors
 description:
   - Connects to a controller as a client does, and runs a function on every wanted slot.
-  - Has to run with the fleet's own Python, on a host that has the client's connection file.
+  - Runs on a host that has the client's connection file, by the fleet's own Python, which its action
+    plugin of the same name knows to find; that plugin takes these options, and gives the module its own.
 options:
-  connection_file:
-    description: The client's connection file.
-    type: path
-    required: true
-  user:
-    description:
-      - Account to do this as, when the module runs as root. What engines answer is unpickled, so it
-        should be one without rights.
-    type: str
-    default: ""
-  slots:
-    description: The wanted slots, each with C(host), C(number), C(id), and C(lock), the digest of its environment.
-    type: list
-    elements: dict
+  fleet:
+    description: What C(ipyfleet.cluster.fleet_prepare) returned as C(fleet).
+    type: dict
     required: true
   timeout:
-    description: Seconds to wait until all of them have answered.
+    description: Seconds to wait until all slots have answered.
     type: float
-    default: 60
+    required: true
   probe:
     description: Whether to run code on the engines. Otherwise only the controller's list is read.
     type: bool
-    default: true
+    required: true
 attributes:
   check_mode: {support: full, description: Changes nothing in either mode.}
   diff_mode: {support: none, description: There is nothing to show.}
@@ -45,10 +35,9 @@ attributes:
 EXAMPLES = r"""
 - name: Run code on every engine
   ipyfleet.cluster.fleet_verify:
-    connection_file: /var/lib/ipyfleet/lab/ipython/profile_lab/security/ipcontroller-client.json
-    slots: [{host: node1, number: 0, id: 0, lock: 0f3a}]
-  vars:
-    ansible_python_interpreter: /opt/ipyfleet/lab/env/bin/python
+    fleet: "{{ prepared.fleet }}"
+    timeout: 60
+    probe: true
 """
 
 RETURN = r"""
@@ -85,6 +74,7 @@ from typing import Any, Callable, Dict, List
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ipyfleet.cluster.plugins.module_utils import fleet_tree as tree
+from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_abandoned import abandoned
 
 POLL_SECONDS = 0.1
 ANSWER_SECONDS = 5.0
@@ -106,15 +96,15 @@ def who_am_i() -> Dict[str, Any]:
     return {"hostname": socket.gethostname(), "pid": os.getpid(), "python": platform.python_version(), "lock": lock}
 
 
-def ask(client: Any, wanted: List[int], question: Callable[[], Any], deadline: float) -> Dict[int, Any]:
-    """Answers by engine id, of those that gave one before the deadline.
+def ask(client: Any, wanted: List[int], awaited: List[int], question: Callable[[], Any], deadline: float) -> Dict[int, Any]:
+    """Answers by engine id, of those that gave one before the deadline, or before all that are awaited had.
 
     An engine that died stays listed until the hub notices, and what was sent to it is lost: so
     each gets the question anew when it does not answer, or is replaced.
     """
     answers: Dict[int, Any] = {}
     asked: Dict[int, Any] = {}
-    while len(answers) < len(wanted):
+    while not set(awaited) <= set(answers):
         for number in wanted:
             if number in answers or number not in client.ids:
                 asked.pop(number, None)
@@ -126,7 +116,7 @@ def ask(client: Any, wanted: List[int], question: Callable[[], Any], deadline: f
                 asked.pop(number)
             elif time.monotonic() - sent > ANSWER_SECONDS:
                 asked[number] = (time.monotonic(), client[number].apply_async(question))
-        if time.monotonic() > deadline:
+        if time.monotonic() > deadline or abandoned():
             break
         time.sleep(0.01 if asked else POLL_SECONDS)
     return answers
@@ -174,12 +164,13 @@ def verify(params: Dict[str, Any]) -> Dict[str, Any]:
             with contextlib.redirect_stdout(io.StringIO()):
                 client = ipp.Client(params["connection_file"], timeout=5)
         except Exception as error:
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or abandoned():
                 problem = "%s: %s" % (type(error).__name__, str(error).split("\n")[0])
                 found = [{**slot, "state": "missing"} for slot in slots]
                 return {"slots": found, "short": len(found), "ask": hosts_to_ask(found), "guests": [], "problem": problem}
             time.sleep(POLL_SECONDS)
-    answers = ask(client, wanted, who_am_i, deadline) if params["probe"] else {}
+    awaited = [slot["id"] for slot in slots if not slot.get("away")]
+    answers = ask(client, wanted, awaited, who_am_i, deadline) if params["probe"] else {}
     times = milliseconds(client, sorted(answers))
     listed = list(client.ids)
     found = [judge(slot, listed, answers.get(slot["id"]), params["probe"]) for slot in slots]
@@ -189,7 +180,7 @@ def verify(params: Dict[str, Any]) -> Dict[str, Any]:
     short = sum(slot["state"] not in ("ok", "listed") for slot in found)
     guests = sorted(set(listed) - set(wanted))
     result: Dict[str, Any] = {"slots": found, "short": short, "ask": hosts_to_ask(found), "guests": guests}
-    if params["probe"] and not short:
+    if params["probe"] and wanted and not short:
         result["hello"] = client[wanted].apply_sync(lambda: "Hello, World")
     client.close()
     return result

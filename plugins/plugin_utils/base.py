@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.template import trust_as_template
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.environment import Builder
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.places import places
-from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.secret_store import SecretStore
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.secret_store import SecretStore, StoreError
 
 # the clone's or the collection's top folder, through the links of a clone
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,8 +38,16 @@ def secrets_dir(variables: Mapping[str, Any]) -> str:
 
 
 def store(folder: str, read_text: Callable[[str], str]) -> SecretStore:
-    """The keys in a folder."""
-    return SecretStore(Path(folder), read_text)
+    """The keys in a folder, which Ansible reads, and decrypts."""
+
+    def read(path: str) -> str:
+        try:
+            return read_text(path)
+        except AnsibleError as error:
+            why = error.message.rstrip(".")
+            raise StoreError(f"{path}: cannot be read ({why}); if it is in a vault, give its password with --ask-vault-pass") from error
+
+    return SecretStore(Path(folder), read)
 
 
 class HostAction(ActionBase):

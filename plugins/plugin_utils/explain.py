@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+NO_PYTHON = "expected Python 3, got a host without it; install python3, or name it in ansible_python_interpreter"
 # what a host says when something basic is missing, and what it means
 KNOWN = (
     (r"(?i)missing sudo password|sudo: a password is required|sudo: no password was provided",
@@ -19,14 +20,42 @@ KNOWN = (
      "expected sudo's password, got another one"),
     (r"(?i)sudo: (command )?not found|sudo: No such file|sudo.*not found",
      "expected sudo, got a host without it; connect as root, set ansible_become_method, or use scope: user"),
-    (r"(?i)the module interpreter '([^']+)' was not found|(\S*python\S*): (command )?not found|(\S*python\S*): No such file",
-     "expected Python 3, got a host without it; install python3, or name it in ansible_python_interpreter"),
+    (r"(?i)the module interpreter '([^']+)' was not found|(\S*python\S*): (command )?not found|(\S*python\S*): No such file", NO_PYTHON),
     (r"(?i)ansible-core requires a minimum of Python|SyntaxError",
      "expected Python 3.10 or newer, got an older one; install one and name it in ansible_python_interpreter"),
     (r"(?i)No space left on device", "expected free space, got a full disk"),
     (r"(?i)Failed to create temporary directory|Read-only file system",
      "expected a folder for temporary files that can be written, got none; check the disk, or set ansible_remote_tmp"),
 )  # fmt: skip
+
+# what ssh says when it does not get there, and what it means; the first that fits
+UNREACHED = (
+    (r"REMOTE HOST IDENTIFICATION HAS CHANGED|Host key for \S+ has changed",
+     "expected the host key that is known, got another one; if the host is a new one, forget the old key with ssh-keygen -R"),
+    (r"Host key verification failed|host key is known for",
+     "expected a host key that is known, got an unknown one; log in once by ssh to accept it"),
+    (r"Permission denied \(",
+     "expected to log in with a key, got refused; check ansible_user and the key, or give a password with --ask-pass"),
+    (r"(?i)could not resolve hostname (\S+?):", "expected the name \\1 to resolve, got an unknown one; check ansible_host"),
+    (r"Connection refused", "expected an SSH server, got refused; check ansible_host and ansible_port"),
+    (r"(?i)timed out|timeout", "expected an answer, got none in time; check that the host is up, ansible_host, and firewalls between"),
+    (r"No route to host|Network is unreachable", "expected a way to the host, got none; check ansible_host and the network"),
+    (r"(?i)banner|kex_exchange_identification|connection (closed|reset)|broken pipe|closed by remote host|data could not be sent",
+     "expected an SSH server, got a connection that was closed; check ansible_port, jump hosts, and the host itself"),
+    (r"Failed to create temporary directory",
+     "expected a folder for temporary files that can be written, got none; check the login shell and the disk, or set ansible_remote_tmp"),
+)  # fmt: skip
+
+
+def unreached(message: str) -> str:
+    """Why a host was not reached, in one line.
+
+    :param message: what Ansible says of it.
+    """
+    for pattern, meaning in UNREACHED:
+        if found := re.search(pattern, message):
+            return found.expand(meaning)
+    return " ".join(message.removeprefix("Task failed: ").split())
 
 
 def explain(result: Mapping[str, Any]) -> str:

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 OLDEST_PYTHON = (3, 10)
+# what fleet_facts says of a port on another host's address
+NOT_HERE = "not an address of this host"
 Facts = Mapping[str, Any]
 
 
@@ -43,21 +45,28 @@ def _of_host(fleet: Mapping[str, Any], host: str, seen: Facts, deployed: bool, n
         yield "expected systemd, got a host without it; use scope: user"
     if seen["socket_too_long"]:
         yield "expected a shorter home folder: the path of supervisord's socket exceeds 107 characters"
-    for path, free in seen["free_mb"].items():
-        if free < need_mb:
-            yield f"expected {need_mb} MB free for the {path} folder, got {free} MB"
+    yield from _disks(seen, need_mb)
     yield from _location(fleet, host, seen)
     yield from _ports(fleet, seen)
     for user in seen["no_such_user"]:
         yield f"expected the user {user} of ipp_client_users, got no such user"
     for path in seen["foreign"]:
-        yield f"{path} belongs to another cluster; move it away, or give the fleet another name"
+        yield f"{path} is not of this fleet; move it away, or give the fleet another name"
     if not deployed:
         for path in sorted(set(seen["other_secrets"]) - set(seen["foreign"])):
             yield (
                 f"{path} has other keys than {fleet['secrets_dir']}: this fleet was deployed from elsewhere;"
                 " copy that folder here, or take the fleet down first"
             )
+
+
+def _disks(seen: Facts, need_mb: int) -> Iterator[str]:
+    for path, limit in seen["mounted"].items():
+        if limit:
+            yield f"expected a file system at {path} that can be written and run from, got one that is mounted {limit}"
+    for path, free in seen["free_mb"].items():
+        if free < need_mb:
+            yield f"expected {need_mb} MB free for the {path} folder, got {free} MB"
 
 
 def _location(fleet: Mapping[str, Any], host: str, seen: Facts) -> Iterator[str]:
@@ -83,8 +92,12 @@ def _ports(fleet: Mapping[str, Any], seen: Facts) -> Iterator[str]:
                 f"expected ports {first} to {last} for this fleet alone, got fleet {other['name']} with"
                 f" {other['first']} to {other['last']}; set ports: to another block"
             )
+    taken = seen.get("taken", [])
+    if any(each["reason"] == NOT_HERE for each in taken):
+        yield f"expected the controller's address {fleet['bind']} to be one of this host, got one that is not; correct ip"
+        return
     by_holder: dict[str, list[int]] = defaultdict(list)
-    for each in seen.get("taken", []):
+    for each in taken:
         holder = f"{each['command']} (pid {each['pid']})" if each["pid"] else each["reason"]
         by_holder[holder].append(each["port"])
     for holder, ports in by_holder.items():

@@ -37,76 +37,139 @@ def slots_of(fleet: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+def nothing_answered(slots: Sequence[Mapping[str, Any]], problem: str) -> dict[str, Any]:
+    """What a verification says when the controller could not be asked at all.
+
+    :param problem: why it could not.
+    """
+    found = [{**slot, "state": "missing"} for slot in slots]
+    return {"slots": found, "short": len(found), "ask": sorted({slot["host"] for slot in slots}), "guests": [], "problem": problem}
+
+
 def states_of(fleet: Mapping[str, Any], hostvars: Mapping[str, Any]) -> dict[str, Any]:
-    """States of units by host, of the hosts that were asked for them."""
-    found = {}
-    for host in fleet["hosts"]:
-        said = hostvars[host].get("__ipp_node_status", {})
-        if "units" in said:
-            found[host] = said["units"]
+    """What hosts said of their units, of those that were asked."""
+    return {host: hostvars[host]["__ipp_node_status"] for host in fleet["hosts"] if "__ipp_node_status" in hostvars[host]}
+
+
+def fleet_of(fleet: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of a fleet before a host is asked."""
+    known = {key: fleet[key] for key in ("name", "scope", "controller", "location", "secrets_dir")}
+    clients = [host for host, each in fleet["hosts"].items() if "ipp_client" in each["roles"]]
+    first, last = fleet["ports"]["first"], fleet["ports"]["last"]
+    return {**known, "first_port": first, "last_port": last, "clients": clients}
+
+
+# how a host is reached, without what proves who one is
+REACH = ("ansible_connection", "ansible_host", "ansible_port", "ansible_user", "ansible_ssh_private_key_file",
+         "ansible_ssh_common_args", "ansible_ssh_extra_args")  # fmt: skip
+
+
+def hosts_of(fleet: Mapping[str, Any], hostvars: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The hosts of a fleet as its inventory has them."""
+    found = []
+    for host, each in fleet["hosts"].items():
+        slots = "auto" if each["auto"] else len(each["slots"])
+        reach = {name.removeprefix("ansible_"): hostvars[host][name] for name in REACH if name in hostvars[host]}
+        found.append({"name": host, "roles": each["roles"], "slots": slots, "packages": each["packages"], "reach": reach})
     return found
 
 
-def verify_text(result: Mapping[str, Any], fleet: Mapping[str, Any], units: Mapping[str, Any]) -> str:
-    """The outcome of a verification: what answered, and why what did not may be missing.
+def inventory_text(known: Mapping[str, Any]) -> str:
+    """What was understood of an inventory."""
+    lines = [
+        f"fleet {known['name']}, scope {known['scope']}, controller {known['controller']} at {known['location']}, "
+        f"ports {known['first_port']} to {known['last_port']}"
+    ]
+    rows: list[list[object]] = [["host", "roles", "slots", "address", "user", "packages"]]
+    for each in known["hosts"]:
+        reach = each["reach"]
+        address = reach.get("host", each["name"]) if reach.get("connection", "ssh") == "ssh" else reach["connection"]
+        roles = " ".join(role.removeprefix("ipp_") for role in each["roles"])
+        slots = each["slots"] if "ipp_engine" in each["roles"] else "-"
+        rows.append([each["name"], roles, slots, address, reach.get("user", "-"), " ".join(each["packages"]) or "-"])
+    return "\n".join([*lines, *table(rows, numbers=(2,))])
+
+
+def logs_text(logs: Mapping[str, Mapping[str, Sequence[str]]]) -> str:
+    """Lines of all units, each with its host and unit before it."""
+    return "\n".join(f"{host} {unit}: {line}" for host, units in logs.items() for unit, lines in units.items() for line in lines)
+
+
+def slots_report(result: Mapping[str, Any], fleet: Mapping[str, Any], units: Mapping[str, Any]) -> dict[str, Any]:
+    """How the slots of a fleet do, each with the reason when it is short.
 
     :param result: of the module fleet_verify.
-    :param units: states of the units by host, of hosts with slots that are short.
+    :param units: states of the units by host, of hosts that were asked for them.
     """
-    slots = result["slots"]
-    good = sum(slot["state"] == "ok" for slot in slots)
-    lines = [f"fleet {fleet['name']}: {good} of {len(slots)} engine slots answered"]
-    rows: list[list[object]] = [["id", "host", "slot", "state", "pid", "Python", "ms"]]
-    for slot in sorted(slots, key=lambda each: int(each["id"])):
-        said = [slot.get(key, "-") for key in ("pid", "python", "ms")]
-        rows.append([slot["id"], slot["host"], slot["number"], slot["state"], *said])
-    lines += table(rows, numbers=(0, 2, 4, 6))
-    if result.get("problem"):
-        lines.append(f"the controller on {fleet['controller']} gave no answer: {result['problem']}")
-        lines += unit_lines(fleet["controller"], "controller", units)
-    for slot in slots:
-        if slot["state"] != "ok":
-            lines.append(f"{slot['host']} slot {slot['number']} (id {slot['id']}): {reason(slot, units)}")
-    return "\n".join(lines)
+    slots = []
+    for slot in sorted(result["slots"], key=lambda each: int(each["id"])):
+        unit = units.get(slot["host"], {}).get(f"engine@{slot['number']}")
+        good = slot["state"] in ("ok", "listed")
+        slots.append({**slot, "unit": unit, "reason": "" if good else reason(slot, unit, fleet["location"])})
+    controller = units.get(fleet["controller"], {}).get("controller")
+    wanted = {slot["id"] for each in fleet["hosts"].values() for slot in each["slots"]}
+    return {
+        "slots": slots,
+        "controller_unit": controller,
+        # slots beyond the run's limit are no guests
+        "guests": sorted(set(result["guests"]) - wanted),
+        "short": result["short"],
+        "problem": result.get("problem", ""),
+        "hello": result.get("hello", []),
+    }
 
 
-def reason(slot: Mapping[str, Any], units: Mapping[str, Any]) -> str:
-    """Why a slot is short, as far as its state and its unit tell."""
+def reason(slot: Mapping[str, Any], unit: Mapping[str, Any] | None, location: str) -> str:
+    """Why a slot is short, as far as its state and its unit tell.
+
+    :param location: the name or address by which engines reach the controller.
+    """
     if slot["state"] == "drifted":
         return f"has environment {slot['lock'] or 'without a lock'} instead of {slot['wanted_lock']}"
-    unit = units.get(slot["host"], {}).get(f"engine@{slot['number']}")
     if unit is None:
         return "the host did not answer, or something failed there before"
     if not unit["running"]:
         return f"its service is {unit['state']}" + (f"; it last said: {unit['last']}" if unit["last"] else "")
-    what = "is not registered with the controller" if slot["state"] == "missing" else "did not run the code in time"
-    return f"its service runs, but the engine {what}"
+    if slot["state"] == "missing":
+        how = f"from its host, {location} has to lead to the controller, and the fleet's ports to be open"
+        return f"its service runs, but the engine is not registered with the controller; {how}"
+    return "its service runs, but the engine did not run the code in time"
 
 
-def unit_lines(host: str, name: str, units: Mapping[str, Any]) -> list[str]:
-    """What the unit of a host says of itself."""
-    unit = units.get(host, {}).get(name)
-    if unit is None:
-        return []
-    return [f"{host}: its service is {unit['state']}" + (f"; it last said: {unit['last']}" if unit["last"] else "")]
+def verify_text(known: Mapping[str, Any]) -> str:
+    """The outcome of a verification: what answered, and why what did not may be missing."""
+    slots = known["slots"]
+    good = sum(slot["state"] == "ok" for slot in slots)
+    lines = [f"fleet {known['name']}: {good} of {len(slots)} engine slots answered"]
+    rows: list[list[object]] = [["id", "host", "slot", "state", "pid", "Python", "ms"]]
+    for slot in slots:
+        said = [slot.get(key, "-") for key in ("pid", "python", "ms")]
+        rows.append([slot["id"], slot["host"], slot["number"], slot["state"], *said])
+    lines += table(rows, numbers=(0, 2, 4, 6))
+    if known["problem"]:
+        lines.append(f"the controller on {known['controller']} gave no answer: {known['problem']}")
+        if unit := known["controller_unit"]:
+            last = f"; it last said: {unit['last']}" if unit["last"] else ""
+            lines.append(f"{known['controller']}: its service is {unit['state']}{last}")
+    lines += [f"{slot['host']} slot {slot['number']} (id {slot['id']}): {slot['reason']}" for slot in slots if slot["state"] != "ok"]
+    return "\n".join(lines)
 
 
-def status_text(result: Mapping[str, Any], fleet: Mapping[str, Any], units: Mapping[str, Any]) -> str:
+def status_text(known: Mapping[str, Any]) -> str:
     """The state of every slot: its service, and whether the controller lists it."""
-    slots = result["slots"]
+    slots, controller = known["slots"], known["controller_unit"] or {}
     good = sum(slot["state"] == "listed" for slot in slots)
-    first, last = fleet["ports"]["first"], fleet["ports"]["last"]
-    lines = [f"fleet {fleet['name']}: {good} of {len(slots)} engine slots registered with {fleet['controller']}, ports {first} to {last}"]
+    where = f"{known['controller']}, ports {known['first_port']} to {known['last_port']}"
+    lines = [f"fleet {known['name']}: {good} of {len(slots)} engine slots registered with {where}"]
     rows: list[list[object]] = [["id", "host", "slot", "service", "restarts", "registered"]]
-    controller = units.get(fleet["controller"], {}).get("controller", {})
-    rows.append(["-", fleet["controller"], "-", controller.get("state", "no answer"), controller.get("restarts", "-"), "-"])
-    for slot in sorted(slots, key=lambda each: int(each["id"])):
-        unit = units.get(slot["host"], {}).get(f"engine@{slot['number']}", {})
+    rows.append(["-", known["controller"], "-", controller.get("state", "no answer"), controller.get("restarts", "-"), "-"])
+    for slot in slots:
+        unit = slot["unit"] or {}
         listed = "yes" if slot["state"] == "listed" else "no"
         rows.append([slot["id"], slot["host"], slot["number"], unit.get("state", "no answer"), unit.get("restarts", "-"), listed])
     lines += table(rows, numbers=(0, 2, 4))
-    if result.get("problem"):
-        lines.append(f"the controller gave no answer: {result['problem']}")
-    if result["guests"]:
-        lines.append(f"guests, engines that no slot asks for: {', '.join(map(str, result['guests']))}")
+    if known["problem"]:
+        lines.append(f"the controller gave no answer: {known['problem']}")
+    if known["guests"]:
+        lines.append(f"guests, engines that no slot asks for: {', '.join(map(str, known['guests']))}")
     return "\n".join(lines)

@@ -70,6 +70,23 @@ def z85(data: bytes) -> str:
     return base64.b85encode(data).decode().translate(str.maketrans(_B85, _Z85))
 
 
+def write_private(path: Path, text: str) -> None:
+    """Put a file in place, whole or not at all, for nobody else to read.
+
+    :raises OSError: when it cannot be written.
+    """
+    handle, new = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(handle, "w") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(new, path)
+    except OSError:
+        os.unlink(new)
+        raise
+
+
 class SecretStore:
     """The folder of one fleet.
 
@@ -148,12 +165,6 @@ class SecretStore:
     def _write(self, name: str, content: Mapping[str, Any]) -> None:
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            handle, new = tempfile.mkstemp(dir=self.folder, prefix=f".{name}-")
-            with os.fdopen(handle, "w") as stream:
-                json.dump(content, stream, indent=2)
-                stream.write("\n")
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(new, self.folder / name)
+            write_private(self.folder / name, json.dumps(content, indent=2) + "\n")
         except OSError as error:
             raise StoreError(f"{self.folder}: cannot be written ({error.strerror}); set fleet_secrets_dir") from error

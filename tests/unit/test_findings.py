@@ -22,6 +22,7 @@ SEEN: dict[str, Any] = {
     "systemd": True,
     "socket_too_long": False,
     "free_mb": {"root": 9000, "state": 9000},
+    "mounted": {"/opt/ipyfleet/lab": "", "/etc/ipyfleet/lab": ""},
     "location": {"addresses": ["10.0.0.5"]},
     "no_such_user": [],
     "foreign": [],
@@ -55,6 +56,10 @@ def test_mixed_python_versions_are_one_sentence_that_says_what_to_do() -> None:
         ({"python": None}, "n1: expected a Python at /usr/bin/python3.11, got nothing that runs; check ipp_node_python"),
         ({"root": False}, "n1: expected to be root, got another user; set ansible_become, or scope: user"),
         ({"systemd": False}, "n1: expected systemd, got a host without it; use scope: user"),
+        (
+            {"mounted": {"/opt/ipyfleet/lab": "noexec"}},
+            "n1: expected a file system at /opt/ipyfleet/lab that can be written and run from, got one that is mounted noexec",
+        ),
         ({"free_mb": {"root": 50, "state": 500}}, "n1: expected 100 MB free for the root folder, got 50 MB"),
         (
             {"location": {"addresses": [], "error": "Name or service not known"}},
@@ -67,7 +72,7 @@ def test_mixed_python_versions_are_one_sentence_that_says_what_to_do() -> None:
             " set controller: {host: ..., location: NAME} to one that does",
         ),
         ({"no_such_user": ["eve"]}, "n1: expected the user eve of ipp_client_users, got no such user"),
-        ({"foreign": ["/x"]}, "n1: /x belongs to another cluster; move it away, or give the fleet another name"),
+        ({"foreign": ["/x"]}, "n1: /x is not of this fleet; move it away, or give the fleet another name"),
         ({"socket_too_long": True}, "n1: expected a shorter home folder: the path of supervisord's socket exceeds 107 characters"),
     ],
 )

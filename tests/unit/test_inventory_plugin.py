@@ -154,9 +154,9 @@ def test_one_fleet_in_a_run(tmp_path: Path) -> None:
 
 
 def test_documentation_is_complete() -> None:
-    said = command("ansible-doc", "-t", "inventory", "fleet", "--json")
-    options = json.loads(said.stdout)["fleet"]["doc"]["options"]
+    said = command("ansible-doc", "-t", "inventory", "ipyfleet.cluster.fleet", "--json")
+    options = json.loads(said.stdout)["ipyfleet.cluster.fleet"]["doc"]["options"]
     from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_file import TOP
 
     assert set(TOP) <= set(options)
-    assert "EXAMPLES" in command("ansible-doc", "-t", "inventory", "fleet").stdout
+    assert "EXAMPLES" in command("ansible-doc", "-t", "inventory", "ipyfleet.cluster.fleet").stdout

@@ -153,6 +153,6 @@ def test_a_stranger_s_connection_file_is_not_overwritten(home: Home) -> None:
     theirs.write_text(json.dumps({"key": "theirs"}))
     said = home.play()
     assert said.returncode != 0
-    assert f"{theirs} belongs to another cluster; move it away, or give the fleet another name" in said.stdout + said.stderr
+    assert f"{theirs} is not of this fleet; move it away, or give the fleet another name" in said.stdout + said.stderr
     assert json.loads(theirs.read_text()) == {"key": "theirs"}
     assert not (home.folder / ".local").exists()

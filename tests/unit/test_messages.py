@@ -6,19 +6,29 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.explain import explain, summary
-from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.report import slots_of, status_text, table, verify_text
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.explain import explain, summary, unreached
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.report import (
+    fleet_of,
+    slots_of,
+    slots_report,
+    status_text,
+    table,
+    verify_text,
+)
 
 FLEET: dict[str, Any] = {
     "name": "lab",
     "controller": "head",
+    "scope": "system",
+    "location": "head",
+    "secrets_dir": "/keys",
     "ports": {"first": 10000, "last": 10099},
     "asked": ["head", "n1", "n2"],
     "locks": {"": "aaaa"},
     "hosts": {
-        "head": {"slots": [], "packages": []},
-        "n1": {"slots": [{"number": 0, "id": 0}, {"number": 1, "id": 1}], "packages": []},
-        "n2": {"slots": [{"number": 0, "id": 2}], "packages": []},
+        "head": {"roles": ["ipp_controller"], "slots": [], "packages": []},
+        "n1": {"slots": [{"number": 0, "id": 0}, {"number": 1, "id": 1}], "roles": ["ipp_engine"], "packages": []},
+        "n2": {"slots": [{"number": 0, "id": 2}], "roles": ["ipp_engine"], "packages": []},
     },
 }
 
@@ -53,6 +63,27 @@ def test_a_failure_is_one_line(result: dict[str, Any], expected: str) -> None:
     assert "\n" not in text
 
 
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("ssh: connect to host h port 22: Connection refused", "expected an SSH server, got refused"),
+        ("ssh: Could not resolve hostname h.lab: Name or service not known", "expected the name h.lab to resolve"),
+        ("No ED25519 host key is known for h.\nHost key verification failed.", "expected a host key"),
+        ("@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\nHost key verification failed.", "expected the host key that is known"),
+        ("ops@h: Permission denied (publickey,password).", "expected to log in with a key, got refused"),
+        ("Connection timed out during banner exchange", "expected an answer, got none in time"),
+        ("ssh: connect to host h port 22: No route to host", "expected a way to the host, got none"),
+        ("Connection closed by UNKNOWN port 65535", "expected an SSH server, got a connection that was closed"),
+        ("Failed to create temporary directory. In some cases", "expected a folder for temporary files"),
+        ("Task failed: something\nnew", "something new"),
+    ],
+)
+def test_why_a_host_was_not_reached_is_one_line(message: str, expected: str) -> None:
+    text = unreached(f"Task failed: Failed to connect to the host via ssh: {message}" if "something" not in message else message)
+    assert text.startswith(expected)
+    assert "\n" not in text
+
+
 def test_changes_are_counted() -> None:
     whats = ["create file", "create file", "set mode, owner", "start", "link to x", "remove folder, but keep /y"]
     assert summary([{"what": what} for what in whats]) == "create file 2, set, start, link, remove folder"
@@ -77,8 +108,12 @@ def test_slots_outside_of_a_limit_do_not_count() -> None:
     assert [slot["id"] for slot in slots_of(FLEET | {"asked": ["n2"]})] == [2]
 
 
+def known(result: dict[str, Any], units: dict[str, Any]) -> dict[str, Any]:
+    return fleet_of(FLEET) | slots_report(result, FLEET, units)
+
+
 def test_report_of_a_whole_fleet() -> None:
-    assert verify_text(verified(), FLEET, {}).splitlines() == [
+    assert verify_text(known(verified(), {})).splitlines() == [
         "fleet lab: 3 of 3 engine slots answered",
         "id  host  slot  state  pid  Python   ms",
         " 0  n1       0  ok       7  3.11.2  3.1",
@@ -90,9 +125,8 @@ def test_report_of_a_whole_fleet() -> None:
 def test_report_says_why_a_slot_is_short() -> None:
     down = {"state": "failed (exit-code)", "running": False, "last": "ImportError: no zmq"}
     runs = {"state": "active (running)", "running": True, "last": ""}
-    lines = verify_text(
-        verified(n1_0="missing", n1_1="silent", n2_0="missing"), FLEET, {"n1": {"engine@0": down, "engine@1": runs}}
-    ).splitlines()
+    result = verified(n1_0="missing", n1_1="silent", n2_0="missing")
+    lines = verify_text(known(result, {"n1": {"engine@0": down, "engine@1": runs}})).splitlines()
     assert lines[0] == "fleet lab: 0 of 3 engine slots answered"
     assert lines[-3:] == [
         "n1 slot 0 (id 0): its service is failed (exit-code); it last said: ImportError: no zmq",
@@ -104,13 +138,13 @@ def test_report_says_why_a_slot_is_short() -> None:
 def test_report_names_a_drifted_environment() -> None:
     result = verified(n2_0="drifted")
     result["slots"][-1] |= {"lock": "bbbb", "wanted_lock": "aaaa"}
-    assert verify_text(result, FLEET, {}).splitlines()[-1] == "n2 slot 0 (id 2): has environment bbbb instead of aaaa"
+    assert verify_text(known(result, {})).splitlines()[-1] == "n2 slot 0 (id 2): has environment bbbb instead of aaaa"
 
 
 def test_report_of_a_controller_that_does_not_answer() -> None:
     result = verified(n1_0="missing", n1_1="missing", n2_0="missing") | {"problem": "TimeoutError: Hub connection request timed out"}
     states = {"head": {"controller": {"state": "failed (exit-code)", "running": False, "last": "Bad config"}}}
-    lines = verify_text(result, FLEET, states).splitlines()
+    lines = verify_text(known(result, states)).splitlines()
     assert "the controller on head gave no answer: TimeoutError: Hub connection request timed out" in lines
     assert "head: its service is failed (exit-code); it last said: Bad config" in lines
 
@@ -119,7 +153,7 @@ def test_status() -> None:
     result: dict[str, Any] = {"slots": [slot | {"state": "listed"} for slot in slots_of(FLEET)], "short": 0, "guests": [9]}
     result["slots"][2]["state"] = "missing"
     runs = {"state": "active (running)", "running": True, "restarts": 2, "last": ""}
-    lines = status_text(result, FLEET, {"head": {"controller": runs}, "n1": {"engine@0": runs, "engine@1": runs}}).splitlines()
+    lines = status_text(known(result, {"head": {"controller": runs}, "n1": {"engine@0": runs, "engine@1": runs}})).splitlines()
     assert lines[0] == "fleet lab: 2 of 3 engine slots registered with head, ports 10000 to 10099"
     assert lines[1].split() == ["id", "host", "slot", "service", "restarts", "registered"]
     assert lines[3].split() == ["0", "n1", "0", "active", "(running)", "2", "yes"]

@@ -6,13 +6,17 @@ import re
 import subprocess
 from pathlib import Path
 
+import links
 import pytest
 import yaml
+from ansible.plugins.loader import action_loader
+from ansible_collections.ipyfleet.cluster.plugins.filter.fleet import FilterModule
 from conftest import ROOT
 
-SHADOW = ROOT / "collections" / "ansible_collections" / "ipyfleet" / "cluster" / "plugins"
 TASKS = sorted(ROOT.glob("roles/*/tasks/*.yml"))
 PLAYBOOKS = sorted(ROOT.glob("playbooks/*.yml"))
+DOC = re.compile(r'^(?P<key>[A-Z]+) = r"""\n(?P<text>.*?)"""', re.DOTALL | re.MULTILINE)
+FILTERS = sorted(FilterModule().filters())
 TEMPLATES = sorted(ROOT.glob("templates/*/*.j2"))
 
 
@@ -20,12 +24,34 @@ def names(paths: list[Path]) -> list[str]:
     return [str(path.relative_to(ROOT)) for path in paths]
 
 
-@pytest.mark.parametrize("folder", ["plugin_utils", "module_utils", "inventory"])
-def test_a_clone_finds_its_own_shared_code(folder: str) -> None:
-    """In a clone, plugins import each other through links in collections/; each needs its own."""
-    links = {path.name: path.resolve() for path in (SHADOW / folder).glob("*.py")}
-    assert links == {path.name: path.resolve() for path in (ROOT / "plugins" / folder).glob("*.py")}
-    assert all(path.is_symlink() for path in (SHADOW / folder).glob("*.py"))
+def test_a_clone_is_the_collection_too() -> None:
+    """Whatever has the collection's name in a clone is found through links in collections/; each file needs its own."""
+    assert links.present() == links.wanted(), "run tools/links.py"
+
+
+def own(kind: str) -> list[str]:
+    return [path.stem for path in ROOT.glob(f"plugins/{kind}/*.py")]
+
+
+def test_own_plugins_are_called_by_their_full_names() -> None:
+    """Short names are found in a clone's or in the collection's own files, but not in both."""
+    calls = re.compile(rf"^\s+(?:{'|'.join(own('action'))}):$", re.MULTILINE)
+    filters = re.compile(rf"\|\s*(?:{'|'.join(FILTERS)})\b")
+    files = [*ROOT.glob("playbooks/**/*.yml"), *ROOT.glob("roles/*/*/*.yml"), *TEMPLATES]
+    assert not [f"{path}: {found[0]}" for path in files if (found := calls.search(path.read_text()) or filters.search(path.read_text()))]
+
+
+@pytest.mark.parametrize("name", sorted(own("action")))
+def test_options_of_a_task_are_those_that_are_documented(name: str) -> None:
+    """An action plugin is documented in the module of its name: what a task may say, not what the module gets."""
+    module = (ROOT / "plugins" / "modules" / f"{name}.py").read_text()
+    parts = {each["key"]: yaml.safe_load(each["text"]) for each in DOC.finditer(module)}
+    documented, examples = parts["DOCUMENTATION"], parts["EXAMPLES"]
+    taken = set(action_loader.get(f"ipyfleet.cluster.{name}", class_only=True)._VALID_ARGS)
+    assert set(documented["options"]) == taken
+    required = {key for key, option in documented["options"].items() if option.get("required")}
+    for example in examples:
+        assert required <= set(example[f"ipyfleet.cluster.{name}"]) <= taken
 
 
 def test_there_is_no_link_to_a_folder() -> None:

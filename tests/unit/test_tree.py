@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import pwd
 import stat
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -182,12 +183,17 @@ def test_a_full_or_read_only_place_is_one_line(tmp_path: Path, converge: Converg
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="changing users needs root; tests of the scenarios do it on hosts as well")
 
 
+@pytest.fixture
+def open_path() -> Iterator[Path]:
+    """A folder that every user can reach."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
 @needs_root
-def test_a_file_of_another_user_is_written_in_their_name(tmp_path: Path, converge: Converge) -> None:
-    tmp_path.chmod(0o755)
-    for parent in tmp_path.parents[:2]:
-        parent.chmod(0o755)
-    theirs = tmp_path / "theirs"
+def test_a_file_of_another_user_is_written_in_their_name(open_path: Path, converge: Converge) -> None:
+    theirs = open_path / "theirs"
     theirs.mkdir()
     os.chown(theirs, pwd.getpwnam("nobody").pw_uid, -1)
     converge(file_at(theirs / "a"), owner="nobody")
@@ -195,14 +201,11 @@ def test_a_file_of_another_user_is_written_in_their_name(tmp_path: Path, converg
 
 
 @needs_root
-def test_a_folder_of_another_user_cannot_lead_root_elsewhere(tmp_path: Path, converge: Converge) -> None:
-    tmp_path.chmod(0o755)
-    for parent in tmp_path.parents[:2]:
-        parent.chmod(0o755)
-    theirs = tmp_path / "theirs"
+def test_a_folder_of_another_user_cannot_lead_root_elsewhere(open_path: Path, converge: Converge) -> None:
+    theirs = open_path / "theirs"
     theirs.mkdir()
     os.chown(theirs, pwd.getpwnam("nobody").pw_uid, -1)
-    precious = tmp_path / "precious"
+    precious = open_path / "precious"
     precious.mkdir(mode=0o700)
     (theirs / "security").symlink_to(precious)
     with pytest.raises(tree.TreeError):
@@ -211,8 +214,13 @@ def test_a_folder_of_another_user_cannot_lead_root_elsewhere(tmp_path: Path, con
 
 
 def test_entries_of_a_user_who_does_not_exist_yet() -> None:
-    changes = tree.missing_owner(
-        [{"kind": "directory", "path": "/d"}, file_at(Path("/d/a"), secret=True), {"kind": "absent", "path": "/d/b"}]
-    )
+    entries = [{"kind": "directory", "path": "/d"}, file_at(Path("/d/a"), secret=True), {"kind": "absent", "path": "/d/b"}]
+    changes = tree.missing_owner(tree.Owner("ipyfleet-new"), entries)
     assert whats(changes) == ["create folder", "create file"]
     assert changes[1]["diff"]["after"] == tree.MASKED
+
+
+def test_a_folder_of_another_user_is_named(tmp_path: Path) -> None:
+    folder = {"kind": "directory", "path": str(tmp_path), "mode": "0700"}
+    with pytest.raises(tree.TreeError, match=rf"^{tmp_path}: expected a folder of the user ipyfleet-new, got another one; chown it,"):
+        tree.missing_owner(tree.Owner("ipyfleet-new"), [folder])

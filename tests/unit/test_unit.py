@@ -102,6 +102,11 @@ class Watched:
         self.process = subprocess.Popen(command, env={**os.environ, unit.MARK: self.mark}, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         assert self.process.stdout.readline() == "up\n"
+        deadline = time.monotonic() + 10
+        # a process that is being started bears no mark for a moment
+        while len(self.family()) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
     def family(self) -> list[psutil.Process]:
         """Processes of the unit, without the watch itself."""

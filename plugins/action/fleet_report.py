@@ -1,0 +1,37 @@
+# Copyright: ipyfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Action plugin: say how a fleet does, to people as text and to programs as data. Control node only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils import report
+
+
+class ActionModule(ActionBase):
+    """The last word of a playbook: `msg` for people, `report` for programs."""
+
+    _requires_connection = False
+    _supports_check_mode = True
+    _VALID_ARGS = frozenset(("kind", "fleet", "result"))
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Report what `kind` says: ``inventory``, ``verify``, ``status`` or ``logs``."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        variables = task_vars or {}
+        fleet, kind = self._task.args["fleet"], self._task.args["kind"]
+        known = report.fleet_of(fleet)
+        if kind == "inventory":
+            known["hosts"] = report.hosts_of(fleet, variables["hostvars"])
+            return result | {"report": known, "msg": report.inventory_text(known)}
+        states = report.states_of(fleet, variables["hostvars"])
+        if kind == "logs":
+            known["logs"] = {host: said["logs"] for host, said in states.items() if "logs" in said}
+            return result | {"report": known, "msg": report.logs_text(known["logs"])}
+        units = {host: said["units"] for host, said in states.items() if "units" in said}
+        verified = self._task.args["result"]
+        known |= report.slots_report(verified, fleet, units)
+        text = report.status_text if kind == "status" else report.verify_text
+        return result | {"report": known, "msg": text(known)}

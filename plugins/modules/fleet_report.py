@@ -1,0 +1,53 @@
+#!/usr/bin/python
+# Copyright: ipyfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Documentation of the action plugin of the same name, which is all there is to it."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: fleet_report
+short_description: Say how a fleet does, to people as text and to programs as data
+version_added: 0.1.0
+author: ipyfleet contributors
+description:
+  - Runs on the control node, and is the last word of a playbook. It never fails; what to make of a
+    short slot is up to the task after it.
+options:
+  kind:
+    description:
+      - V(inventory) is about what was understood, V(verify) and V(status) about engine slots, V(logs)
+        about what services said.
+    required: true
+    type: str
+    choices: [inventory, verify, status, logs]
+  fleet:
+    description: What C(ipyfleet.cluster.fleet_prepare) returned as C(fleet).
+    required: true
+    type: dict
+  result:
+    description: What C(ipyfleet.cluster.fleet_verify) returned; V(verify) and V(status) need it.
+    type: dict
+attributes:
+  check_mode: {support: full, description: Changes nothing in either mode.}
+"""
+
+EXAMPLES = r"""
+- name: Compare what is wanted with what is there
+  ipyfleet.cluster.fleet_report:
+    kind: verify
+    fleet: "{{ prepared.fleet }}"
+    result: "{{ verified }}"
+  register: said
+"""
+
+RETURN = r"""
+msg:
+  description: The report as text.
+  returned: always
+  type: str
+report:
+  description: The report as data - the fleet, and by kind its C(hosts), C(slots) or C(logs).
+  returned: always
+  type: dict
+"""
