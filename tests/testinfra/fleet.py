@@ -19,7 +19,9 @@ ROOT = Path(__file__).resolve().parents[2]
 EPHEMERAL = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
 INVENTORY = EPHEMERAL / "inventory"
 SCENARIO = os.environ["MOLECULE_SCENARIO_NAME"]
-ENGINE = os.environ.get("LAB_ENGINE", "podman")
+ENGINE = os.environ.get("IPYFLEET_LAB_ENGINE", "podman")
+# clones that test on one machine at the same time need one each
+PREFIX = os.environ.get("LAB_PREFIX", "lab")
 NAME = "lab"
 PYTHON = f"/opt/ipyfleet/{NAME}/env/bin/python"
 STATE = f"/var/lib/ipyfleet/{NAME}"
@@ -64,6 +66,11 @@ def recap(said: subprocess.CompletedProcess[str]) -> dict[str, dict[str, int]]:
     return {name: {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", counts)} for name, counts in lines}
 
 
+def secrets() -> dict[str, str]:
+    """The fleet's keys."""
+    return dict(json.loads((INVENTORY / ".ipyfleet" / NAME / "secrets.json").read_text()))
+
+
 def engine_run(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run the container engine."""
     return subprocess.run([ENGINE, *arguments], capture_output=True, text=True, check=check, timeout=120)
@@ -71,7 +78,7 @@ def engine_run(*arguments: str, check: bool = True) -> subprocess.CompletedProce
 
 def container(name: str) -> str:
     """The container of a host."""
-    return f"lab-{SCENARIO}-{name}"
+    return f"{PREFIX}-{SCENARIO}-{name}"
 
 
 def shell(name: str, command: str, check: bool = True) -> str:

@@ -161,5 +161,5 @@ def test_the_controller_s_host_that_lost_power_comes_back_and_engines_kept_their
         finally:
             fresh.process.kill()
 
-    eventually(whole, 90)
+    eventually(whole, 60)
     figure("controller's host without power and back, until a new client reaches all engines with their memory", time.monotonic() - begin)

@@ -19,16 +19,11 @@ from fleet import (
     inventory,
     play,
     python,
+    secrets,
     shell,
 )
 
 UNITS = [("head", f"ipyfleet-{NAME}-controller.service"), ("node1", f"ipyfleet-{NAME}-engine@0.service")]
-
-
-def secrets() -> dict[str, str]:
-    """The fleet's keys."""
-    path = EPHEMERAL / "inventory" / ".ipyfleet" / NAME / "secrets.json"
-    return dict(json.loads(path.read_text()))
 
 
 def ask(name: str, **changes: object) -> str:

@@ -1,0 +1,5 @@
+"""``python -m ipyfleet`` is the command."""
+
+from ipyfleet.cli import main
+
+main()

@@ -1,0 +1,290 @@
+"""A fleet as a Python object: every verb is a playbook that is run, and a result."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import threading
+import time
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ipyfleet import connect, content, runner
+from ipyfleet.errors import ClientError, InputError
+from ipyfleet.results import ClientCheck, Failure, Result
+
+EVERYONE = ("ipp_controller", "ipp_engine", "ipp_client")
+SERVICES = ("ipp_controller", "ipp_engine")
+CLIENT_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Access:
+    """How to be a client of a fleet.
+
+    :param info: the client's connection file; it holds the key.
+    :param host: the controller's host.
+    :param reach: how that is reached, as Ansible's variables without their prefix.
+    """
+
+    info: dict[str, Any]
+    host: str
+    reach: dict[str, Any]
+
+
+class Cluster:
+    """One fleet: ``Cluster("lab.fleet.yml").up()``.
+
+    :param fleet: a fleet file, or another inventory; several, if more sources supply hosts or variables.
+    :param variables: extra variables for every run, as ``ansible-playbook -e``.
+    :param arguments: more words for ansible-playbook's command line, such as ``--vault-password-file=F``;
+        they are shown in lists of processes, so never secrets.
+    :param become_password: what sudo asks for.
+    :param ssh_password: what ssh asks for.
+    :param vault_password: what Ansible Vault asks for.
+    :param on_progress: called with a `ipyfleet.events.Progress` for everything that happens.
+    :raises InputError: when a source does not exist.
+    """
+
+    def __init__(
+        self,
+        fleet: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        *,
+        variables: Mapping[str, Any] | None = None,
+        arguments: Sequence[str] = (),
+        become_password: str | None = None,
+        ssh_password: str | None = None,
+        vault_password: str | None = None,
+        on_progress: runner.OnProgress | None = None,
+    ) -> None:
+        given = [fleet] if isinstance(fleet, (str, os.PathLike)) else list(fleet)
+        self.sources = [str(Path(each).expanduser().absolute()) for each in given]
+        missing = [each for each in self.sources if not Path(each).exists()]
+        if missing or not given:
+            raise InputError(
+                [f"{each}: expected a fleet file, got no such file" for each in missing] or ["expected a fleet file, got none"]
+            )
+        self.variables = dict(variables or {})
+        self.arguments = list(arguments)
+        self.on_progress = on_progress
+        self._prompts = {
+            ("--ask-become-pass", r"^BECOME password.*:\s*?$"): become_password,
+            ("--ask-pass", r"^SSH password.*:\s*?$"): ssh_password,
+            ("--ask-vault-pass", r"^Vault password.*:\s*?$"): vault_password,
+        }
+        self._cancel: threading.Event | None = None
+
+    def __repr__(self) -> str:
+        return f"Cluster({', '.join(map(repr, self.sources))})"
+
+    # -- verbs
+
+    def up(self, *, limit: str = "", check: bool = False, diff: bool = False) -> Result:
+        """Bring every host about, then run code on every engine. A second call changes nothing.
+
+        :param limit: only these hosts, as ``ansible-playbook --limit``.
+        :param check: only say what would be changed.
+        :param diff: keep the differences of files in the result; secrets are masked.
+        """
+        return self.run("site", verb="up", limit=limit, check=check, diff=diff, takes_part=EVERYONE)
+
+    def verify(self, *, client: bool = True, limit: str = "") -> Result:
+        """Run code on every engine: from the controller's host, then from this machine.
+
+        :param client: whether to do so from this machine as well.
+        """
+        result = self.run("verify", limit=limit)
+        return self._with_client(result) if client and result.ok else result
+
+    def status(self, *, limit: str = "") -> Result:
+        """Say how each slot's service does, and whether the controller lists its engine."""
+        return self.run("status", limit=limit, takes_part=SERVICES)
+
+    def start(self, *, limit: str = "", check: bool = False) -> Result:
+        """Start the services that do not run, then run code on every engine."""
+        return self.run("start", limit=limit, check=check, takes_part=SERVICES)
+
+    def stop(self, *, limit: str = "", check: bool = False) -> Result:
+        """Stop the services until they are started, or their host boots. Engines lose their memory."""
+        return self.run("stop", limit=limit, check=check, takes_part=SERVICES)
+
+    def restart(self, *, limit: str = "", check: bool = False) -> Result:
+        """Restart the services, then run code on every engine. Engines lose their memory."""
+        return self.run("restart", limit=limit, check=check, takes_part=SERVICES)
+
+    def teardown(self, *, data: bool = False, keys: bool = False, limit: str = "", check: bool = False) -> Result:
+        """Take the fleet away from its hosts.
+
+        :param data: what engines wrote to their work folder as well.
+        :param keys: the fleet's keys on this machine as well.
+        """
+        variables = {"teardown_data": data, "teardown_keys": keys}
+        return self.run("teardown", limit=limit, check=check, variables=variables, takes_part=EVERYONE)
+
+    def logs(self, *, lines: int = 20, since: str = "", limit: str = "") -> Result:
+        """Read what the services said; see `Result.logs`.
+
+        :param lines: at most so many of each service.
+        :param since: from when on, in the words of journalctl, such as ``-1h``.
+        """
+        return self.run("logs", limit=limit, variables={"logs_lines": lines, "logs_since": since}, takes_part=SERVICES)
+
+    def execute(self, command: str, *, limit: str = "", become: bool = False) -> Result:
+        """Run a shell command on every host; what it printed is in `Result.logs`.
+
+        :param become: as root, rather than as the user who logs in.
+        """
+        variables = {"exec_command": command, "exec_become": become}
+        return self.run("exec", limit=limit, variables=variables, takes_part=EVERYONE)
+
+    def validate(self, *, limit: str = "") -> Result:
+        """Check the inventory and every host without changing anything."""
+        return self.run("validate", limit=limit, takes_part=EVERYONE)
+
+    def inventory(self) -> Result:
+        """Say what was understood of the fleet file; no host is asked. See `Result.data` for all of it."""
+        return self.run("inventory")
+
+    def run(
+        self,
+        playbook: str | os.PathLike[str],
+        *,
+        verb: str = "",
+        limit: str = "",
+        check: bool = False,
+        diff: bool = False,
+        variables: Mapping[str, Any] | None = None,
+        takes_part: tuple[str, ...] = (),
+    ) -> Result:
+        """Run a playbook on the fleet: one of ours by its name, or any other by its path.
+
+        :param verb: what the result calls it; the playbook's name when empty.
+        :param takes_part: roles whose hosts must be heard of for the result to be good.
+        :raises InputError: when the inventory or a variable is wrong; no host was touched.
+        """
+        return self._run(
+            playbook,
+            on_progress=self.on_progress,
+            verb=verb,
+            limit=limit,
+            check=check,
+            diff=diff,
+            variables=variables,
+            takes_part=takes_part,
+        )
+
+    def _run(
+        self,
+        playbook: str | os.PathLike[str],
+        *,
+        on_progress: runner.OnProgress | None,
+        verb: str = "",
+        limit: str = "",
+        check: bool = False,
+        diff: bool = False,
+        variables: Mapping[str, Any] | None = None,
+        takes_part: tuple[str, ...] = (),
+    ) -> Result:
+        path = Path(playbook).expanduser()
+        known = path.suffix not in (".yml", ".yaml")
+        if not known and not path.exists():
+            raise InputError([f"{path}: expected a playbook, got no such file"])
+        prompts = {key: secret for key, secret in self._prompts.items() if secret is not None}
+        arguments = [*self.arguments, *(option for option, _ in prompts)]
+        arguments += [f"--limit={limit}"] if limit else []
+        arguments += ["--check"] if check else []
+        arguments += ["--diff"] if diff else []
+        request = runner.Request(
+            verb=verb or path.stem,
+            playbook=content.playbook(str(playbook)) if known else path.absolute(),
+            inventory=self.sources,
+            variables={**self.variables, **(variables or {})},
+            arguments=arguments,
+            passwords={prompt: secret for (_, prompt), secret in prompts.items()},
+            takes_part=takes_part,
+            check=check,
+            diff=diff,
+        )
+        self._cancel = threading.Event()
+        try:
+            return runner.run(request, on_progress, self._cancel)
+        finally:
+            self._cancel = None
+
+    def cancel(self) -> None:
+        """Cancel the call that another thread is in; it ends with status ``cancelled``."""
+        if event := self._cancel:
+            event.set()
+
+    # -- being a client
+
+    def access(self) -> Access:
+        """The client's connection file, made from the fleet's keys on this machine, and the way to the controller.
+
+        :raises ClientError: when there are no keys here, because it was not deployed from here.
+        """
+        with tempfile.TemporaryDirectory(prefix="ipyfleet-") as folder:
+            path = Path(folder) / "client.json"
+            result = self._run("client", variables={"client_file": str(path)}, on_progress=None)
+            if not result.ok:
+                raise ClientError("\n".join(str(failure) for failure in result.failures))
+            info = json.loads(path.read_text(encoding="utf-8"))
+        host = str(result.data["controller"])
+        reach = next(each["reach"] for each in result.data["hosts"] if each["name"] == host)
+        return Access(info, host, reach)
+
+    def client(self, *, timeout: float = CLIENT_SECONDS) -> Any:
+        """An ipyparallel Client of the fleet, from this machine.
+
+        Where the controller's ports do not answer from here, it goes through ssh to the controller's
+        host; that tunnel ends when the client is no longer used.
+
+        :param timeout: seconds to wait for the controller.
+        :raises ClientError: when neither way leads to it.
+        """
+        return self._client(self.access(), timeout)[0]
+
+    def _client(self, access: Access, timeout: float) -> tuple[Any, str]:
+        import ipyparallel as ipp
+
+        tunnel = None
+        if not connect.is_reachable(access.info):
+            if access.reach.get("connection", "ssh") != "ssh":
+                raise ClientError(f"{access.host}: expected the controller at {access.info['location']}, got no answer")
+            tunnel = connect.open_tunnel(access.info, access.host, access.reach)
+        try:
+            client = ipp.Client(tunnel.info if tunnel else access.info, timeout=timeout)
+        except Exception as error:
+            if tunnel:
+                tunnel.close()
+            raise ClientError(f"{access.host}: expected the controller to answer, got: {error}") from error
+        if tunnel:
+            weakref.finalize(client, tunnel.close)
+        return client, "ssh" if tunnel else "direct"
+
+    def _with_client(self, result: Result) -> Result:
+        begin = time.monotonic()
+        try:
+            client, way = self._client(self.access(), CLIENT_SECONDS)
+            wanted = {slot.id: slot.pid for slot in result.slots}
+            try:
+                found = connect.ask_engines(client, list(wanted), CLIENT_SECONDS)
+            finally:
+                client.close()
+        except ClientError as error:
+            check = ClientCheck(ok=False, message=str(error), seconds=round(time.monotonic() - begin, 3))
+        else:
+            # the same process ids as the controller's host saw: these are the very engines
+            good = tuple(number for number, pid in wanted.items() if found.get(number) == pid)
+            missing = sorted(set(wanted) - set(good))
+            message = f"engines {', '.join(map(str, missing))} did not answer it as they did the controller's host" if missing else ""
+            check = ClientCheck(not missing, way, good, round(time.monotonic() - begin, 3), message)
+        result = replace(result, client=check, seconds=round(result.seconds + check.seconds, 3))
+        if check.ok:
+            return result
+        failure = Failure(f"a client on this machine: {check.message}")
+        return replace(result, status="partial", failures=(*result.failures, failure))

@@ -1,0 +1,232 @@
+"""What calls give back: frozen, typed, and the same for every verb."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from html import escape
+from typing import Any, Literal
+
+from ipyfleet.errors import Cancelled, RunError
+
+Outcome = Literal["ok", "changed", "failed", "unreachable", "missing"]
+Status = Literal["ok", "partial", "refused", "failed", "cancelled"]
+
+# of `to_dict`; a change that breaks readers makes it another number
+SCHEMA = 1
+EXIT_CODES: dict[Status, int] = {"ok": 0, "failed": 1, "refused": 1, "partial": 3, "cancelled": 130}
+
+
+@dataclass(frozen=True)
+class Change:
+    """Something that was changed on a host, or would be in check mode.
+
+    :param path: the file, folder or unit.
+    :param what: what was done to it.
+    :param diff: the difference as text; only where it was asked for, secrets masked.
+    """
+
+    path: str
+    what: str
+    diff: str = ""
+
+
+@dataclass(frozen=True)
+class Host:
+    """How a host fared.
+
+    :param outcome: ``missing`` when nothing was heard of it, though it should have taken part.
+    :param message: the last thing worth saying about it.
+    :param seconds: time that tasks took on it.
+    """
+
+    name: str
+    outcome: Outcome
+    message: str = ""
+    seconds: float = 0.0
+    changes: tuple[Change, ...] = ()
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A wanted engine.
+
+    :param id: its engine id.
+    :param number: the slot's number on its host.
+    :param state: ``ok`` when it ran code, ``listed`` when the controller lists it, else ``missing``,
+        ``silent`` or ``drifted``.
+    :param reason: why it is short; empty when it is not.
+    :param service: state of its service, where it was asked.
+    :param ms: time of a round trip, in milliseconds.
+    """
+
+    id: int
+    host: str
+    number: int
+    state: str
+    reason: str = ""
+    pid: int | None = None
+    python: str | None = None
+    ms: float | None = None
+    service: str | None = None
+    restarts: int | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether it is as wanted, as far as was asked."""
+        return self.state in ("ok", "listed")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One reason for which a run did not reach what it was for.
+
+    :param host: whom it is about; empty when it is about the run.
+    """
+
+    message: str
+    host: str = ""
+    task: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.host}: {self.message}" if self.host else self.message
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """What a run was about.
+
+    :param location: name or address by which the controller is reached.
+    :param clients: hosts whose users have the client's connection file.
+    """
+
+    name: str
+    scope: str
+    controller: str
+    location: str
+    first_port: int
+    last_port: int
+    clients: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ClientCheck:
+    """What an ipyparallel client on the caller's machine saw.
+
+    :param way: ``direct``, or ``ssh`` when it had to go through a tunnel to the controller's host.
+    :param answered: ids of engines that ran code for it.
+    """
+
+    ok: bool
+    way: str = ""
+    answered: tuple[int, ...] = ()
+    seconds: float = 0.0
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """A line that a service left."""
+
+    host: str
+    unit: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.host} {self.unit}: {self.text}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """The outcome of a verb.
+
+    :param status: ``partial`` when some of the wanted engines answer, but not all; ``refused`` when
+        nothing was changed because something has to be put right first.
+    :param check: whether it only looked at what it would change.
+    :param guests: ids of engines that no slot asks for.
+    :param seconds: wall-clock time.
+    :param rc: exit code of ansible-playbook.
+    """
+
+    verb: str
+    status: Status
+    seconds: float
+    rc: int
+    check: bool = False
+    fleet: Fleet | None = None
+    hosts: tuple[Host, ...] = ()
+    slots: tuple[Slot, ...] = ()
+    guests: tuple[int, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    warnings: tuple[str, ...] = ()
+    logs: tuple[LogLine, ...] = ()
+    client: ClientCheck | None = None
+    data: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def ok(self) -> bool:
+        """Whether all is there."""
+        return self.status == "ok"
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything was changed, or would be."""
+        return any(host.outcome == "changed" or host.changes for host in self.hosts)
+
+    @property
+    def exit_code(self) -> int:
+        """What the command ends with."""
+        return EXIT_CODES[self.status]
+
+    def check_ok(self) -> Result:
+        """This result, if all is there.
+
+        :raises Cancelled: when the run was cancelled.
+        :raises RunError: with the failures, when something is not there.
+        """
+        if self.status == "cancelled":
+            raise Cancelled(self)
+        if not self.ok:
+            raise RunError(self)
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain data, for JSON."""
+        known = {key: value for key, value in asdict(self).items() if key != "data"}
+        return {"schema": SCHEMA, "ok": self.ok, "changed": self.changed, "exit_code": self.exit_code, **known}
+
+    def __str__(self) -> str:
+        lines = [self.headline()]
+        lines += [f"  {slot.id:>4}  {slot.host}/{slot.number}  {slot.state}" for slot in self.slots]
+        lines += [f"  {failure}" for failure in self.failures]
+        return "\n".join(lines)
+
+    def headline(self) -> str:
+        """The outcome in one line."""
+        name = f" {self.fleet.name}" if self.fleet else ""
+        text = f"{self.verb}{name}: {self.status} in {self.seconds:.1f} s"
+        if self.slots:
+            good = sum(slot.ok for slot in self.slots)
+            text += f", {good} of {len(self.slots)} engine slots {'answered' if self.verb != 'status' else 'registered'}"
+        changed = [host for host in self.hosts if host.changes or host.outcome == "changed"]
+        if changed:
+            text += f", {len(changed)} host{'s' if len(changed) > 1 else ''} {'would change' if self.check else 'changed'}"
+        return text
+
+    def _repr_html_(self) -> str:
+        parts = [f"<p><b>{escape(self.headline())}</b></p>"]
+        if self.slots:
+            rows = [(slot.id, slot.host, slot.number, slot.state, slot.pid, slot.python, slot.ms) for slot in self.slots]
+            parts.append(html_table(("id", "host", "slot", "state", "pid", "Python", "ms"), rows))
+        elif self.hosts:
+            parts.append(html_table(("host", "outcome", "message"), [(host.name, host.outcome, host.message) for host in self.hosts]))
+        if self.failures:
+            parts.append("<ul>" + "".join(f"<li>{escape(str(failure))}</li>" for failure in self.failures) + "</ul>")
+        return "".join(parts)
+
+
+def html_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Rows as an HTML table."""
+    head = "".join(f"<th>{escape(each)}</th>" for each in headings)
+    body = "".join("<tr>" + "".join(f"<td>{escape('-' if cell is None else str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
