@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import uuid
@@ -12,34 +11,32 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
+sys.path.insert(0, str(ROOT / "src"))
 
-import lab  # noqa: E402
-
-BUNDLE = "/etc/ssl/certs/lab-ca-bundle.crt"
+from ipyfleet.lab import image  # noqa: E402
+from ipyfleet.lab.engine import Engine, find_engine  # noqa: E402
 
 
 class Machine:
     """A container in which a user has a clone."""
 
-    def __init__(self, image: str, user: str) -> None:
+    def __init__(self, engine: Engine, tag: str, user: str) -> None:
+        self.engine = engine
         self.name = f"fresh-{user}-{uuid.uuid4().hex[:8]}"
         self.user = user
         self.home = "/root" if user == "root" else f"/home/{user}"
-        lab.sh(lab.engine(), "run", "-d", "--init", "--name", self.name, "--label", "lab=fresh", image)
+        engine.run("run", "-d", "--init", "--name", self.name, tag)
         archive = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
         packed = subprocess.run(["tar", "-cz", "--null", "-T", "-"], cwd=ROOT, input=archive, capture_output=True, check=True).stdout
-        unpack = [lab.engine(), "exec", "-i", "-u", user, self.name, "sh", "-c", f"mkdir {self.home}/clone && tar -xzC {self.home}/clone"]
+        unpack = [engine.name, "exec", "-i", "-u", user, self.name, "sh", "-c", f"mkdir {self.home}/clone && tar -xzC {self.home}/clone"]
         subprocess.run(unpack, input=packed, check=True)
 
     def run(self, command: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
         """Run a command in the clone."""
         # this machine's way to the package index, if it needs one of its own
-        trust = [f"-eSSL_CERT_FILE={BUNDLE}"] if "etc/ssl/certs/lab-ca-bundle.crt" in lab.site_files() else []
+        trust = [f"-eSSL_CERT_FILE=/{image.BUNDLE}"] if image.BUNDLE in image.site_files() else []
         given = ["-u", self.user, "-e", f"HOME={self.home}", "-w", f"{self.home}/clone", *trust, self.name]
-        return subprocess.run(
-            [lab.engine(), "exec", *given, "sh", "-c", command], capture_output=True, text=True, check=False, timeout=timeout
-        )
+        return self.engine.run("exec", *given, "sh", "-c", command, check=False, timeout=timeout)
 
     def files(self) -> set[str]:
         """Every file and folder of the machine that a user can have made."""
@@ -55,10 +52,10 @@ class Machine:
 @pytest.fixture(params=["root", "somebody"])
 def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
     """A fresh machine, as root and as an ordinary user."""
-    os.environ.update(lab.environment())
-    found = Machine(lab.build_image(containerfile=ROOT / "tests" / "fresh" / "Containerfile"), request.param)
+    tag, engine = image.build_image(find_engine(), containerfile=ROOT / "tests" / "fresh" / "Containerfile")
+    found = Machine(engine, tag, request.param)
     yield found
-    lab.sh(lab.engine(), "rm", "-f", "-t", "0", found.name)
+    engine.run("rm", "-f", "-t", "0", found.name)
 
 
 def test_demo_comes_up_stays_as_it_is_and_goes_without_a_trace(machine: Machine) -> None:
