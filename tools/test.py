@@ -15,9 +15,11 @@ from pathlib import Path
 import bootstrap
 import lab
 
+from ipyfleet.lab import LabError
+
 ROOT = Path(__file__).resolve().parent.parent
 TEST = ROOT / ".test"
-PARTS = ("lint", "unit", "fresh", "scenario")
+PARTS = ("lint", "unit", "package", "fresh", "lab", "scenario")
 SCENARIOS = sorted(path.parent.name for path in ROOT.glob("molecule/*/molecule.yml"))
 
 
@@ -50,20 +52,31 @@ class Tests:
         self.run("ruff", "ruff", "check", ".")
         self.run("ruff format", "ruff", "format", "--check", ".")
         self.run("mypy: shared code", "mypy", "-p", "ansible_collections.ipyfleet.cluster.plugins")
+        self.run("mypy: package", "mypy", "-p", "ipyfleet")
         self.run("mypy: the rest", "mypy", "plugins/action", "plugins/filter", "plugins/modules", "roles/ipp_node/files", "tools")
-        self.run("mypy: tests", "mypy", "tests/unit", "tests/fresh", "tests/testinfra")
+        self.run("mypy: tests", "mypy", "tests/unit", "tests/fresh", "tests/lab", "tests/testinfra")
+        self.run("mypy: packaging tests", "mypy", "tests/packaging")
         self.run("yamllint", "yamllint", "--strict", ".")
         self.run("ansible-lint", "ansible-lint")
         self.run("changelog", "antsibull-changelog", "lint")
 
     def unit(self) -> None:
         """Tests without network."""
-        self.run("unit tests", "pytest", "-q", "tests/unit")
+        self.run("unit tests", "pytest", "-q", "-n", "auto", "tests/unit")
+
+    def package(self) -> None:
+        """Every shape of the tree is built, installed and used."""
+        self.run("packages", "pytest", "-q", "tests/packaging")
 
     def fresh(self) -> None:
         """The README's commands on machines that have nothing."""
         self.containers()
-        self.run("fresh machines", "tools/lab.py", "run", "--", "pytest", "-v", "tests/fresh")
+        self.run("fresh machines", "pytest", "-v", "tests/fresh")
+
+    def lab(self) -> None:
+        """`ipyfleet lab`, as users see it."""
+        self.containers()
+        self.run("lab", "pytest", "-v", "tests/lab")
 
     def scenario(self, names: list[str]) -> None:
         """Molecule scenarios on container hosts."""
@@ -83,7 +96,7 @@ class Tests:
         os.environ.update(self.environ)
         try:
             lab.doctor()
-        except lab.LabError as error:
+        except LabError as error:
             raise bootstrap.BootstrapError(str(error)) from error
 
 
@@ -123,7 +136,9 @@ def main() -> int:
         steps: dict[str, Callable[[], None]] = {
             "lint": tests.lint,
             "unit": tests.unit,
+            "package": tests.package,
             "fresh": tests.fresh,
+            "lab": tests.lab,
             "scenario": lambda: tests.scenario(chosen),
         }
         for part in dict.fromkeys(part.partition("=")[0] for part in wanted):

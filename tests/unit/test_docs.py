@@ -15,6 +15,9 @@ import yaml
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_file import read_fleet
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_yaml import positions
 from conftest import ROOT
+from typer.testing import CliRunner
+
+from ipyfleet.cli.app import app
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "molecule" / "README.md"]
 FLEET = re.search(r"```yaml\n(# lab\.fleet\.yml\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
@@ -26,7 +29,7 @@ def commands() -> list[str]:
     for page in PAGES:
         text = page.read_text()
         found += [line.strip() for line in text.splitlines() if line.startswith("    ")]
-        found += re.findall(r"`((?:ansible|bin/|systemctl)[^`]*)`", text)
+        found += re.findall(r"`((?:ansible|bin/|ipyfleet |systemctl)[^`]*)`", text)
     return sorted({re.sub(r"\s+#.*", "", line) for line in found})
 
 
@@ -43,7 +46,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
 def test_fleet_files_of_the_pages_are_right(page: Path) -> None:
     for text in re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL):
-        if "plugin: fleet" in text:
+        if re.search(r"plugin: (ipyfleet\.cluster\.)?fleet$", text, re.MULTILINE):
             read_fleet(yaml.safe_load(text), page.name, positions(text))
 
 
@@ -58,7 +61,7 @@ KNOWN = {
 
 
 def runnable() -> list[str]:
-    return [line for line in commands() if line.startswith(("ansible-playbook", "ansible-inventory", "ansible-doc"))]
+    return [line for line in commands() if line.startswith(("ansible-playbook ", "ansible-inventory ", "ansible-doc "))]
 
 
 def test_there_are_commands_to_try() -> None:
@@ -76,3 +79,13 @@ def test_commands_of_the_pages_are_understood(line: str, tmp_path: Path) -> None
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     said = subprocess.run([*words, *more], capture_output=True, text=True, check=False, cwd=ROOT, env={**os.environ, "PATH": path})
     assert said.returncode == 0, said.stderr
+
+
+@pytest.mark.parametrize("line", [line for line in commands() if line.startswith("ipyfleet ")])
+def test_lines_of_the_command_are_understood(line: str) -> None:
+    """Verbs and options that they name exist; scenarios run the verbs themselves."""
+    words = shlex.split(line)[1:]
+    words = words[: words.index("--")] if "--" in words else words
+    # on its way to the help, everything before it is read
+    said = CliRunner().invoke(app, [word for word in words if word != "VERB"] + ["--help"])
+    assert said.exit_code == 0, said.output
