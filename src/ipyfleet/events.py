@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -179,7 +179,7 @@ class Collector:
             rc=rc,
             check=self.check,
             fleet=self.fleet,
-            hosts=tuple(Host(name, s.outcome, s.message, round(s.seconds, 3), s.changes) for name, s in self.hosts.items()),
+            hosts=tuple(self._hosts()),
             slots=slots,
             guests=tuple(self.report.get("guests", [])),
             failures=tuple(dict.fromkeys(failures)),
@@ -187,6 +187,12 @@ class Collector:
             logs=(*self.printed, *logs_of(self.report)),
             data=self.report,
         )
+
+    def _hosts(self) -> Iterator[Host]:
+        """Hosts as the inventory has them, whoever was done first."""
+        for name in sorted(self.hosts, key=[*self.members, *self.hosts].index):
+            state = self.hosts[name]
+            yield Host(name, state.outcome, state.message, round(state.seconds, 3), state.changes)
 
     def _all_failures(self, rc: int, slots: tuple[Slot, ...], cancelled: bool) -> list[Failure]:
         failures = list(self.failures)

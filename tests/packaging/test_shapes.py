@@ -64,7 +64,7 @@ def test_everything_is_documented(shape: Shape) -> None:
     wanted = {
         "filter": {path.stem for path in ROOT.glob("plugins/filter/*.yml")},
         "inventory": {path.stem for path in ROOT.glob("inventory_plugins/*.py")},
-        "module": {path.stem for path in ROOT.glob("plugins/action/*.py")},
+        "module": {path.stem for kind in ("action", "modules") for path in ROOT.glob(f"plugins/{kind}/*.py")},
         "role": {path.parent.parent.name for path in ROOT.glob("roles/*/meta/argument_specs.yml")},
     }
     for kind, names in wanted.items():

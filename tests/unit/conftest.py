@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,3 +14,16 @@ ROOT = Path(__file__).resolve().parents[2]
 init_plugin_loader([str(ROOT / "collections")])
 FOLDERS = ("src", "roles/ipp_node/files", "tools", "tests/testinfra", "tests/unit")
 sys.path += [str(ROOT / folder) for folder in FOLDERS]
+
+
+def interruptible(command: list[str], folder: Path, environ: dict[str, str]) -> subprocess.Popen[str]:
+    """Start a command that hears Ctrl-C; what runs in the background of a shell ignores it, as would its children."""
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+        env=environ,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, interruptible
 
 from ipyfleet.cli.state import chosen, variables_of
 from ipyfleet.connect import ssh_command
@@ -138,7 +138,7 @@ def test_ctrl_c_is_told_and_ends_with_130(home: Path) -> None:
     (home / "trial.fleet.yml").write_text(LOCAL)
     environ = {**os.environ, "HOME": str(home), "PYTHONPATH": str(ROOT / "src")}
     command = [sys.executable, "-m", "ipyfleet", "exec", "--", "sleep 30"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=home, env=environ) as process:
+    with interruptible(command, home, environ) as process:
         assert process.stdout
         while "Run the command" not in process.stdout.readline():
             assert process.poll() is None

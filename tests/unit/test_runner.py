@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import ROOT
+from conftest import ROOT, interruptible
 
 from ipyfleet import runner
 from ipyfleet.errors import CallbackError, InputError
@@ -62,7 +63,7 @@ def test_a_run_has_a_result_and_progress(place: Path) -> None:
     """
     result = run(request(place, tasks), seen.append)
     assert result.ok, result.failures
-    assert [(host.name, host.outcome) for host in result.hosts] == [("h0", "ok"), ("h1", "changed"), ("h2", "ok")]
+    assert {host.name: host.outcome for host in result.hosts} == {"h0": "ok", "h1": "changed", "h2": "ok"}
     assert [each.task for each in seen if each.kind == "task"] == ["Change"]
     assert {each.host for each in seen if each.kind == "host"} == {"h0", "h1", "h2"}
 
@@ -179,11 +180,11 @@ def test_ctrl_c_leaves_nothing_running_and_no_file(place: Path) -> None:
     asked = request(place, "- ansible.builtin.command: sleep 30\n")
     command = [sys.executable, "-c", SCRIPT, str(asked.playbook), asked.inventory[0], str(place / "memory")]
     environ = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ) as process:
+    with interruptible(command, place, environ) as process:
         assert process.stdout
         while "task" not in process.stdout.readline():
             assert process.poll() is None
-        process.send_signal(2)
+        process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=20)
     assert "KeyboardInterrupt" in said
     until_none(str(place))

@@ -169,7 +169,9 @@ def test_a_command_that_is_cancelled_ends_on_the_hosts() -> None:
     word = "86400.5"
     more = environ(PYTHONPATH=str(ROOT / "src"))
     words = [sys.executable, "-m", "ipyfleet", "exec", "-i", str(INVENTORY), "-l", "node1", "--", f"sleep {word}"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=more) as process:
+    # a run in the background of a shell ignores Ctrl-C, and so would its children
+    heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=more, **heard) as process:
         eventually(lambda: shell("node1", f"pgrep -f '[s]leep {word}'", check=False))
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=30)
