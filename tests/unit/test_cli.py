@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
@@ -132,6 +135,25 @@ def test_a_command_on_every_host(home: Path) -> None:
     failed = typed(home, "exec", "--", "exit 3")
     assert failed.returncode == 1
     assert "localhost: exit code 3" in failed.stdout
+
+
+def test_a_terminal_shows_each_host_while_it_happens(home: Path) -> None:
+    (home / "trial.fleet.yml").write_text(LOCAL)
+    environ = {**os.environ, "HOME": str(home), "PYTHONPATH": str(ROOT / "src"), "TERM": "xterm", "COLUMNS": "80", "LINES": "24"}
+    environ.pop("CI", None)
+    child, terminal = pty.fork()
+    if child == 0:
+        os.chdir(home)
+        os.execve(sys.executable, [sys.executable, "-m", "ipyfleet", "exec", "--", "sleep 1; echo hello"], environ)
+    shown = b""
+    with contextlib.suppress(OSError):  # how a terminal says that nobody is left who writes to it
+        while some := os.read(terminal, 65536):
+            shown += some
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, shown
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())
+    assert re.search(r"exec: Run the command +\d+ s", text)
+    assert re.search(r"localhost +changed +[\d.]+ s", text)
+    assert "localhost: hello" in text
 
 
 def test_ctrl_c_is_told_and_ends_with_130(home: Path) -> None:

@@ -56,8 +56,8 @@ class Board:
         self.begin = time.monotonic()
         self.task = "starting"
         self.hosts: dict[str, tuple[Outcome, str, float]] = {}
-        self.live = Live(get_renderable=self.render, console=console, refresh_per_second=8, transient=True)
         self.spinner = Spinner("dots")
+        self.live = Live(get_renderable=self.render, console=console, refresh_per_second=8, transient=True)
 
     def __enter__(self) -> Board:
         self.live.__enter__()
