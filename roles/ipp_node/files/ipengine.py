@@ -19,8 +19,15 @@ from typing import Any
 TRY_AGAIN = 75  # EX_TEMPFAIL
 # A controller's host that loses power closes no connection, and its engines, who mostly listen, would
 # wait for it on connections that are none: seconds until the first question, between questions, and
-# unanswered ones until a connection is given up.
-KEEPALIVE = {"TCP_KEEPALIVE": 1, "TCP_KEEPALIVE_IDLE": 5, "TCP_KEEPALIVE_INTVL": 2, "TCP_KEEPALIVE_CNT": 5}
+# unanswered ones until a connection is given up. A new one that is not answered at once is tried anew
+# (milliseconds); left alone, TCP would ask ever more rarely, a minute apart in the end.
+SOCKET_OPTIONS = {
+    "TCP_KEEPALIVE": 1,
+    "TCP_KEEPALIVE_IDLE": 5,
+    "TCP_KEEPALIVE_INTVL": 2,
+    "TCP_KEEPALIVE_CNT": 5,
+    "CONNECT_TIMEOUT": 2000,
+}
 
 
 def read_slot(path: str) -> dict[str, Any]:
@@ -52,7 +59,7 @@ def slot_engine() -> Any:
     from ipyparallel.engine import app
     from traitlets import default
 
-    options = {getattr(zmq, name): value for name, value in KEEPALIVE.items()}
+    options = {getattr(zmq, name): value for name, value in SOCKET_OPTIONS.items()}
     app.Heart = kept_heart(app.Heart, options)
 
     class SlotEngine(app.IPEngine):
