@@ -167,7 +167,11 @@ class ActionModule(ActionBase):
 
     def forget(self) -> dict[str, Any]:
         """Remove the keys and what is remembered."""
-        folder = self._task.args["fleet"]["secrets_dir"]
+        fleet = self._task.args["fleet"]
+        folder = fleet["secrets_dir"]
+        left = [host for host in fleet["hosts"] if host not in self.vars["ansible_play_hosts"]]
+        if left:
+            return {"warnings": [f"the fleet's keys are kept: it is still on {', '.join(left)}, as far as this run knows"]}
         return {"changed": self.store(folder).remove(dry=self._task.check_mode)}
 
     def needed_mb(self, host: str, seen: Mapping[str, Any]) -> int:

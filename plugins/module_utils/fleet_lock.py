@@ -14,6 +14,8 @@ import os
 import time
 from typing import Iterator
 
+from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_abandoned import abandoned
+
 WAIT_SECONDS = 90.0
 
 
@@ -45,7 +47,7 @@ def acquire(path: str, deadline: float) -> int:
             if is_at(path, handle):
                 return handle
         except BlockingIOError as error:
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or abandoned():
                 os.close(handle)
                 raise BusyError("another run is changing this host, and did not end; try again later") from error
             time.sleep(0.1)

@@ -192,7 +192,7 @@ class Supervisord:
                 if not self.module.check_mode:
                     self.stop(name, values)
                     self.start(name)
-        return changes if self.module.check_mode and changes else changes + self.start_all()
+        return changes + self.start_all()
 
     def names(self) -> List[str]:
         """Names of the wanted programs."""

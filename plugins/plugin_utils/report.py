@@ -59,9 +59,23 @@ def fleet_of(fleet: Mapping[str, Any]) -> dict[str, Any]:
     return {**known, "first_port": first, "last_port": last, "clients": clients}
 
 
-# how a host is reached, without what proves who one is
-REACH = ("ansible_connection", "ansible_host", "ansible_port", "ansible_user", "ansible_ssh_private_key_file",
-         "ansible_ssh_common_args", "ansible_ssh_extra_args")  # fmt: skip
+# how a host is reached, without what proves who one is; of several names, the first that is set
+REACH = {
+    "connection": ("ansible_connection",),
+    "host": ("ansible_host", "ansible_ssh_host"),
+    "port": ("ansible_port", "ansible_ssh_port"),
+    "user": ("ansible_user", "ansible_ssh_user"),
+    "ssh_private_key_file": ("ansible_ssh_private_key_file", "ansible_private_key_file"),
+    "ssh_common_args": ("ansible_ssh_common_args",),
+    "ssh_extra_args": ("ansible_ssh_extra_args",),
+}
+
+
+def reach_of(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """How a host is reached."""
+    found = {key: next((variables[name] for name in names if name in variables), None) for key, names in REACH.items()}
+    known = {key: value for key, value in found.items() if value is not None}
+    return known | ({"connection": str(known["connection"]).rsplit(".", 1)[-1]} if "connection" in known else {})
 
 
 def hosts_of(fleet: Mapping[str, Any], hostvars: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -69,7 +83,7 @@ def hosts_of(fleet: Mapping[str, Any], hostvars: Mapping[str, Any]) -> list[dict
     found = []
     for host, each in fleet["hosts"].items():
         slots = "auto" if each["auto"] else len(each["slots"])
-        reach = {name.removeprefix("ansible_"): hostvars[host][name] for name in REACH if name in hostvars[host]}
+        reach = reach_of(hostvars[host])
         found.append({"name": host, "roles": each["roles"], "slots": slots, "packages": each["packages"], "reach": reach})
     return found
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import threading
 import time
 import weakref
@@ -14,12 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from ipyfleet import connect, content, runner
-from ipyfleet.errors import ClientError, InputError
+from ipyfleet.errors import Cancelled, ClientError, InputError
 from ipyfleet.results import ClientCheck, Failure, Result
 
 EVERYONE = ("ipp_controller", "ipp_engine", "ipp_client")
 SERVICES = ("ipp_controller", "ipp_engine")
 CLIENT_SECONDS = 30.0
+# what would have ansible-playbook ask, and how to answer instead
+ASKING = {
+    **dict.fromkeys(("-K", "--ask-become-pass"), "give -K before --, or become_password"),
+    **dict.fromkeys(("-k", "--ask-pass"), "give -k before --, or ssh_password"),
+    **dict.fromkeys(("-J", "--ask-vault-pass", "--ask-vault-password"), "give -J before --, or vault_password"),
+}
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class Cluster:
     :param ssh_password: what ssh asks for.
     :param vault_password: what Ansible Vault asks for.
     :param on_progress: called with a `ipyfleet.events.Progress` for everything that happens.
-    :raises InputError: when a source does not exist.
+    :raises InputError: when a source does not exist, or an argument would ask something.
     """
 
     def __init__(
@@ -70,6 +75,9 @@ class Cluster:
             )
         self.variables = dict(variables or {})
         self.arguments = list(arguments)
+        asking = [word for word in self.arguments if word in ASKING]
+        if asking:
+            raise InputError([f"{word}: expected no question that nobody could answer, got one; {ASKING[word]}" for word in asking])
         self.on_progress = on_progress
         self._prompts = {
             ("--ask-become-pass", r"^BECOME password.*:\s*?$"): become_password,
@@ -227,11 +235,13 @@ class Cluster:
 
         :raises ClientError: when there are no keys here, because it was not deployed from here.
         """
-        with tempfile.TemporaryDirectory(prefix="ipyfleet-") as folder:
-            path = Path(folder) / "client.json"
+        with runner.private_folder() as folder:
+            path = folder / "client.json"
             result = self._run("client", variables={"client_file": str(path)}, on_progress=None)
-            if not result.ok:
-                raise ClientError("\n".join(str(failure) for failure in result.failures))
+            if result.status == "cancelled":
+                raise Cancelled(result)
+            if not result.ok or not path.exists():
+                raise ClientError("; ".join(str(failure) for failure in result.failures) or "no connection file was made")
             info = json.loads(path.read_text(encoding="utf-8"))
         host = str(result.data["controller"])
         reach = next(each["reach"] for each in result.data["hosts"] if each["name"] == host)
@@ -246,9 +256,12 @@ class Cluster:
         :param timeout: seconds to wait for the controller.
         :raises ClientError: when neither way leads to it.
         """
-        return self._client(self.access(), timeout)[0]
+        client, tunnel = self._client(self.access(), timeout)
+        if tunnel:
+            weakref.finalize(client, tunnel.close)
+        return client
 
-    def _client(self, access: Access, timeout: float) -> tuple[Any, str]:
+    def _client(self, access: Access, timeout: float) -> tuple[Any, connect.Tunnel | None]:
         import ipyparallel as ipp
 
         tunnel = None
@@ -257,24 +270,25 @@ class Cluster:
                 raise ClientError(f"{access.host}: expected the controller at {access.info['location']}, got no answer")
             tunnel = connect.open_tunnel(access.info, access.host, access.reach)
         try:
-            client = ipp.Client(tunnel.info if tunnel else access.info, timeout=timeout)
+            return ipp.Client(tunnel.info if tunnel else access.info, timeout=timeout), tunnel
         except Exception as error:
             if tunnel:
                 tunnel.close()
             raise ClientError(f"{access.host}: expected the controller to answer, got: {error}") from error
-        if tunnel:
-            weakref.finalize(client, tunnel.close)
-        return client, "ssh" if tunnel else "direct"
 
     def _with_client(self, result: Result) -> Result:
         begin = time.monotonic()
+        wanted = {slot.id: slot.pid for slot in result.slots}
         try:
-            client, way = self._client(self.access(), CLIENT_SECONDS)
-            wanted = {slot.id: slot.pid for slot in result.slots}
+            client, tunnel = self._client(self.access(), CLIENT_SECONDS)
             try:
                 found = connect.ask_engines(client, list(wanted), CLIENT_SECONDS)
             finally:
                 client.close()
+                if tunnel:
+                    tunnel.close()
+        except Cancelled:
+            return replace(result, status="cancelled")
         except ClientError as error:
             check = ClientCheck(ok=False, message=str(error), seconds=round(time.monotonic() - begin, 3))
         else:
@@ -282,7 +296,7 @@ class Cluster:
             good = tuple(number for number, pid in wanted.items() if found.get(number) == pid)
             missing = sorted(set(wanted) - set(good))
             message = f"engines {', '.join(map(str, missing))} did not answer it as they did the controller's host" if missing else ""
-            check = ClientCheck(not missing, way, good, round(time.monotonic() - begin, 3), message)
+            check = ClientCheck(not missing, "ssh" if tunnel else "direct", good, round(time.monotonic() - begin, 3), message)
         result = replace(result, client=check, seconds=round(result.seconds + check.seconds, 3))
         if check.ok:
             return result

@@ -6,10 +6,11 @@ import contextlib
 import shlex
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 from ipyfleet.errors import ClientError
 
@@ -23,10 +24,12 @@ class Tunnel:
     """An ssh process that forwards the controller's client ports to loopback here.
 
     :param info: the client's connection file, as it holds on this side.
+    :param said: what ssh writes to its standard error.
     """
 
     info: dict[str, Any]
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[bytes]
+    said: IO[str]
 
     def close(self) -> None:
         """End it."""
@@ -36,6 +39,12 @@ class Tunnel:
             return
         self.process.kill()
         self.process.wait()
+
+    def last_line(self) -> str:
+        """The last that ssh said."""
+        self.said.seek(0)
+        lines = self.said.read().strip().splitlines()
+        return lines[-1] if lines else f"exit code {self.process.returncode}"
 
 
 def ssh_command(host: str, reach: Mapping[str, Any], *options: str) -> list[str]:
@@ -83,27 +92,24 @@ def open_tunnel(info: Mapping[str, Any], host: str, reach: Mapping[str, Any]) ->
     here = dict(zip(ports, free_ports(len(ports)), strict=True))
     address = str(info["interface"]).removeprefix("tcp://")
     address = "127.0.0.1" if address in ("0.0.0.0", "*", "::") else address
-    options = ["-N", "-o", "ExitOnForwardFailure=yes", "-o", "BatchMode=yes", "-o", "ServerAliveInterval=15"]
+    options = ["-N", "-o", "ExitOnForwardFailure=yes", "-o", "BatchMode=yes", "-o", "ServerAliveInterval=15", "-o", "LogLevel=ERROR"]
     for name, port in ports.items():
         options += ["-L", f"127.0.0.1:{here[name]}:{address}:{port}"]
-    command = ssh_command(host, reach, *options)
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    tunnel = Tunnel({**info, **here, "interface": "tcp://127.0.0.1", "location": "127.0.0.1"}, process)
+    program, *rest = ssh_command(host, reach, *options)
+    # a connection of its own: one that is shared would not end with it
+    command = [program, "-o", "ControlPath=none", *rest]
+    said = tempfile.TemporaryFile("w+")  # noqa: SIM115  (the process's; a pipe that nobody reads would fill)
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said)
+    tunnel = Tunnel({**info, **here, "interface": "tcp://127.0.0.1", "location": "127.0.0.1"}, process, said)
     deadline = time.monotonic() + TUNNEL_SECONDS
     while not is_reachable(tunnel.info):
         if process.poll() is not None:
-            raise ClientError(f"{host}: expected to go to the controller through ssh, got: {last_line(process)}")
+            raise ClientError(f"{host}: expected to go to the controller through ssh, got: {tunnel.last_line()}")
         if time.monotonic() > deadline:
             tunnel.close()
             raise ClientError(f"{host}: expected to go to the controller through ssh, got no answer in {TUNNEL_SECONDS:.0f} s")
         time.sleep(0.1)
     return tunnel
-
-
-def last_line(process: subprocess.Popen[str]) -> str:
-    """The last line that an ended process wrote to its standard error."""
-    lines = (process.stderr.read() if process.stderr else "").strip().splitlines()
-    return lines[-1] if lines else f"exit code {process.returncode}"
 
 
 def ask_engines(client: Any, ids: Sequence[int], timeout: float) -> dict[int, int]:

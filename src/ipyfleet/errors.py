@@ -1,7 +1,7 @@
 """What can go wrong, as one tree of exceptions.
 
 A host that fails is no exception: it is in the result of the call. These are for calls that give
-no result, and for `Result.check`.
+no result, and for `Result.check_ok`.
 """
 
 from __future__ import annotations

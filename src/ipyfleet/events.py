@@ -139,6 +139,8 @@ class Collector:
         if kind == "runner_on_failed":
             if problems := refusal(action, result):
                 self._refuse(problems)
+            elif action == "assert" and not self.members:
+                self.input_problems.append(message)
             else:
                 self.failures.append(Failure(message or "failed without a message", host, task))
             return "failed", message
@@ -195,7 +197,8 @@ class Collector:
             yield Host(name, state.outcome, state.message, round(state.seconds, 3), state.changes)
 
     def _all_failures(self, rc: int, slots: tuple[Slot, ...], cancelled: bool) -> list[Failure]:
-        failures = list(self.failures)
+        # of a good run, what failed was rescued or ignored by its playbook
+        failures = list(self.failures) if rc else []
         if self.report.get("problem"):
             controller = self.report["controller"]
             failures.append(Failure(f"the controller gave no answer: {self.report['problem']}", controller))

@@ -173,7 +173,13 @@ class _Playing:
     def _event(self, event: Mapping[str, Any]) -> bool:
         self.pid = self.pid or int(event.get("pid") or 0)
         try:
-            for progress in self.collector.read(event):
+            news = self.collector.read(event)
+        except Exception as error:
+            self.raised = self.raised or error
+            self.cancel.set()
+            return False
+        try:
+            for progress in news:
                 if self.on_progress and self.raised_by_callback is None:
                     self.on_progress(progress)
         except BaseException as error:
@@ -225,10 +231,12 @@ def private_folder() -> Iterator[Path]:
 
 def write_settings(folder: Path, request: Request) -> None:
     """Write what ansible-runner reads: given as arguments, it would put variables on the command line."""
+    # where Ansible runs: paths on its command line are those of the caller
+    (folder / "project").symlink_to(Path.cwd())
     env = folder / "env"
     env.mkdir(mode=0o700)
     for name, value in (("settings", SETTINGS), ("extravars", dict(request.variables)), ("passwords", dict(request.passwords))):
         if value:
             path = env / name
             path.touch(mode=0o600)
-            path.write_text(json.dumps(value), encoding="utf-8")
+            path.write_text(json.dumps(value, default=str), encoding="utf-8")

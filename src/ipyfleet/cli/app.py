@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Annotated
 
@@ -44,7 +45,7 @@ app.command()(verbs.verify)
 app.command("status")(verbs.simple("status", "Show how each slot's service does, and whether the controller lists its engine.", False))
 app.command("validate")(verbs.simple("validate", "Check the fleet file and every host, and change nothing.", False))
 app.command("start")(verbs.simple("start", "Start the services that do not run.", True))
-app.command("stop")(verbs.simple("stop", "Stop the services until they are started again, or their host boots.", True))
+app.command("stop")(verbs.simple("stop", "Stop the services until they are started again; in scope system, or their host boots.", True))
 app.command("restart")(verbs.simple("restart", "Restart the services; engines lose their memory.", True))
 app.command()(verbs.logs)
 app.command()(verbs.teardown)
@@ -64,6 +65,9 @@ def main(argv: list[str] | None = None) -> None:
     words = sys.argv[1:] if argv is None else list(argv)
     cut = words.index("--") if "--" in words else len(words)
     state = State(rest=words[cut + 1 :])
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # ended from outside: Ansible and its secrets go first, as with Ctrl-C
+        signal.signal(number, signal.default_int_handler)
     try:
         app(args=words[:cut], obj=state)
     except InputError as error:

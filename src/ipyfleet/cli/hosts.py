@@ -11,15 +11,33 @@ from rich.table import Table
 
 from ipyfleet import connect
 from ipyfleet.cli import show
-from ipyfleet.cli.state import ExtraOption, FleetOption, JsonOption, LimitOption, SudoOption, VerboseOption, chosen, hosts, state_of
+from ipyfleet.cli.state import (
+    ExtraOption,
+    FleetOption,
+    JsonOption,
+    LimitOption,
+    SshOption,
+    SudoOption,
+    VaultOption,
+    VerboseOption,
+    chosen,
+    hosts,
+    state_of,
+)
 from ipyfleet.cli.verbs import carry_out, cluster_of
 from ipyfleet.errors import InputError
 from ipyfleet.results import Result
 
 
-def inventory(context: typer.Context, inventory: FleetOption = None, json: JsonOption = False, extra_vars: ExtraOption = None) -> None:
+def inventory(
+    context: typer.Context,
+    inventory: FleetOption = None,
+    json: JsonOption = False,
+    extra_vars: ExtraOption = None,
+    ask_vault_pass: VaultOption = False,
+) -> None:
     """Show what was understood of the fleet file."""
-    result = cluster_of(context, chosen(inventory), extra_vars).inventory()
+    result = cluster_of(context, chosen(inventory), extra_vars, ask=(False, False, ask_vault_pass)).inventory()
     out = state_of(context).out
     if json:
         out.file.write(as_json(result))
@@ -55,11 +73,12 @@ def ssh(
     host: Annotated[str, typer.Argument(help="A host of the fleet.", autocompletion=hosts)],
     inventory: FleetOption = None,
     extra_vars: ExtraOption = None,
+    ask_vault_pass: VaultOption = False,
 ) -> None:
     """Open a shell on a host, or run a command there: ipyfleet ssh HOST -- COMMAND."""
     state = state_of(context)
     command, state.rest = state.rest, []
-    result = cluster_of(context, chosen(inventory), extra_vars).inventory().check_ok()
+    result = cluster_of(context, chosen(inventory), extra_vars, ask=(False, False, ask_vault_pass)).inventory().check_ok()
     known = {each["name"]: each["reach"] for each in result.data["hosts"]}
     if host not in known:
         raise InputError([f"{host}: expected a host of the fleet, got none of that name; it has {', '.join(known)}"])
@@ -78,13 +97,15 @@ def execute(
     verbose: VerboseOption = 0,
     extra_vars: ExtraOption = None,
     ask_become_pass: SudoOption = False,
+    ask_pass: SshOption = False,
+    ask_vault_pass: VaultOption = False,
 ) -> None:
     """Run a command on every host: ipyfleet exec -- COMMAND."""
     state = state_of(context)
     command, state.rest = state.rest, []
     if not command:
         raise InputError(["exec: expected a command after --, got none; for example: ipyfleet exec -- uptime"])
-    cluster = cluster_of(context, chosen(inventory), extra_vars, verbose, (ask_become_pass, False, False))
+    cluster = cluster_of(context, chosen(inventory), extra_vars, verbose, (ask_become_pass, ask_pass, ask_vault_pass))
 
     def call() -> Result:
         result = cluster.execute(command[0] if len(command) == 1 else shlex.join(command), limit=limit, become=become)

@@ -79,12 +79,13 @@ class Board:
     def render(self) -> RenderableType:
         """The table as it is now: the worst first, as many hosts as fit."""
         elapsed = time.monotonic() - self.begin
+        hosts = list(self.hosts.items())  # at once: another thread adds to them
         self.spinner.update(text=Text(f"{self.verb}: {self.task}  {elapsed:.0f} s"))
-        counts = Counter(outcome for outcome, _, _ in self.hosts.values())
+        counts = Counter(outcome for _, (outcome, _, _) in hosts)
         summary = Text("  ").join(Text(f"{count} {outcome}", COLOURS[outcome]) for outcome, count in sorted(counts.items()))
         table = Table(box=None, pad_edge=False, show_header=False)
         room = max(1, self.console.size.height - 4)
-        shown = sorted(self.hosts.items(), key=lambda item: (WORST.index(item[1][0]), item[0]))
+        shown = sorted(hosts, key=lambda item: (WORST.index(item[1][0]), item[0]))
         for name, (outcome, message, seconds) in shown[:room]:
             table.add_row(name, Text(outcome, COLOURS[outcome]), f"{seconds:.1f} s", Text(message, overflow="ellipsis", no_wrap=True))
         more = [Text(f"and {len(shown) - room} more", "dim")] if len(shown) > room else []

@@ -36,7 +36,7 @@ CheckOption = Annotated[bool, typer.Option("--check", "-C", help="Only say what 
 DiffOption = Annotated[bool, typer.Option("--diff", "-D", help="Show the differences of files; secrets are masked.")]
 VerboseOption = Annotated[int, typer.Option("--verbose", "-v", count=True, help="Show Ansible's output; more often for more of it.")]
 ExtraOption = Annotated[
-    list[str] | None, typer.Option("--extra-vars", "-e", metavar="NAME=VALUE", help="A variable, or @FILE with some; as in Ansible.")
+    list[str] | None, typer.Option("--extra-vars", "-e", metavar="NAME=VALUE", help="A variable, a mapping in JSON, or @FILE with some.")
 ]
 SudoOption = Annotated[bool, typer.Option("--ask-become-pass", "-K", help="Ask for sudo's password.")]
 SshOption = Annotated[bool, typer.Option("--ask-pass", "-k", help="Ask for ssh's password.")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Annotated, Any
@@ -29,6 +30,7 @@ from ipyfleet.cli.state import (
     variables_of,
 )
 from ipyfleet.cluster import Cluster
+from ipyfleet.errors import InputError
 from ipyfleet.results import EXIT_CODES, Result
 
 
@@ -140,7 +142,9 @@ def teardown(
 ) -> None:
     """Take the fleet away from its hosts."""
     sources = chosen(inventory)
-    if not (yes or check) and is_terminal():
+    if not (yes or check):
+        if not sys.stdin.isatty():
+            raise InputError(["teardown: expected --yes, or a terminal to ask on, got neither"])
         typer.confirm(f"Take the fleet of {', '.join(sources)} away from {limit or 'all of its hosts'}?", abort=True)
     cluster = cluster_of(context, sources, extra_vars, verbose, (ask_become_pass, ask_pass, ask_vault_pass))
     carry_out(context, cluster, "teardown", lambda: cluster.teardown(data=data, keys=keys, limit=limit, check=check), json, verbose)
@@ -156,9 +160,11 @@ def logs(
     verbose: VerboseOption = 0,
     extra_vars: ExtraOption = None,
     ask_become_pass: SudoOption = False,
+    ask_pass: SshOption = False,
+    ask_vault_pass: VaultOption = False,
 ) -> None:
     """Show what the services said, of all hosts together."""
-    cluster = cluster_of(context, chosen(inventory), extra_vars, verbose, (ask_become_pass, False, False))
+    cluster = cluster_of(context, chosen(inventory), extra_vars, verbose, (ask_become_pass, ask_pass, ask_vault_pass))
 
     def call() -> Result:
         result = cluster.logs(lines=lines, since=since, limit=limit)
@@ -180,9 +186,11 @@ def run(
     verbose: VerboseOption = 0,
     extra_vars: ExtraOption = None,
     ask_become_pass: SudoOption = False,
+    ask_pass: SshOption = False,
+    ask_vault_pass: VaultOption = False,
 ) -> None:
     """Run a playbook on the fleet's hosts."""
-    cluster = cluster_of(context, chosen(inventory), extra_vars, verbose, (ask_become_pass, False, False))
+    cluster = cluster_of(context, chosen(inventory), extra_vars, verbose, (ask_become_pass, ask_pass, ask_vault_pass))
     carry_out(context, cluster, "run", lambda: cluster.run(playbook, limit=limit, check=check, diff=diff), json, verbose)
 
 
@@ -201,8 +209,10 @@ def simple(verb: str, about: str, checks: bool) -> Callable[..., None]:
         verbose: VerboseOption = 0,
         extra_vars: ExtraOption = None,
         ask_become_pass: SudoOption = False,
+        ask_pass: SshOption = False,
+        ask_vault_pass: VaultOption = False,
     ) -> None:
-        cluster = cluster_of(context, chosen(inventory), extra_vars, verbose, (ask_become_pass, False, False))
+        cluster = cluster_of(context, chosen(inventory), extra_vars, verbose, (ask_become_pass, ask_pass, ask_vault_pass))
         carry_out(context, cluster, verb, lambda: getattr(cluster, verb)(limit=limit, check=check), json, verbose)
 
     def without_check(
@@ -213,8 +223,10 @@ def simple(verb: str, about: str, checks: bool) -> Callable[..., None]:
         verbose: VerboseOption = 0,
         extra_vars: ExtraOption = None,
         ask_become_pass: SudoOption = False,
+        ask_pass: SshOption = False,
+        ask_vault_pass: VaultOption = False,
     ) -> None:
-        cluster = cluster_of(context, chosen(inventory), extra_vars, verbose, (ask_become_pass, False, False))
+        cluster = cluster_of(context, chosen(inventory), extra_vars, verbose, (ask_become_pass, ask_pass, ask_vault_pass))
         carry_out(context, cluster, verb, lambda: getattr(cluster, verb)(limit=limit), json, verbose)
 
     found: Callable[..., None] = with_check if checks else without_check

@@ -123,7 +123,7 @@ def up(
 def _start(engine: Engine, prefix: str, host: Host, image: str, way: Way, extra: Sequence[str], stop: threading.Event) -> Host:
     """Start one host, unless it runs, and wait until its systemd is up."""
     if host.state == "absent":
-        place = ["--network", prefix, "--network-alias", host.name, "--ip", host.address]
+        place = ["--network", prefix, "--network-alias", host.name, "--ip", host.address, "--mac-address", mac_of(host.container)]
         labels = ["--name", host.container, "--hostname", host.name, "--label", f"{LABEL}={prefix}"]
         engine.run("run", "-d", *labels, *place, *_run_flags(engine), *extra, image, *_command(engine))
     elif host.state == "paused":
@@ -136,6 +136,14 @@ def _start(engine: Engine, prefix: str, host: Host, image: str, way: Way, extra:
     # without the comment, which names the machine that the image was built on
     known = tuple(" ".join(line.split()[:2]) for line in keys.splitlines())
     return replace(host, state=state, keys=known, started=not host.ok)
+
+
+def mac_of(container: str) -> str:
+    """The hardware address of a host: the same after a restart, as a real one's is.
+
+    With another one, its neighbours would go on talking to the old one for up to a minute.
+    """
+    return ":".join(["02", *re.findall("..", hashlib.sha256(container.encode()).hexdigest()[:10])])
 
 
 def _booted(engine: Engine, container: str, stop: threading.Event) -> str:
