@@ -132,8 +132,13 @@ def test_settings_with_which_containers_start_are_found_once(stand_in: StandIn, 
     assert starting(Engine("podman"), "image") == Engine("podman")
     log.unlink()
     assert starting(Engine("podman"), "image") == Engine("podman")
-    assert not log.exists()
-    (tmp_path / "XDG_CACHE_HOME" / "ipyfleet" / "lab" / "containers.conf").write_text('[engine]\nruntime = "runc"\n')
+    assert len(log.read_text().splitlines()) == 1
+    conf = tmp_path / "XDG_CACHE_HOME" / "ipyfleet" / "lab" / "containers.conf"
+    conf.write_text('[engine]\nruntime = "runc"\n')
+    # what worked once and does no more is looked for again
+    stand_in("podman", {"run*": (1, "", "cgroups in hybrid mode not supported")})
+    with pytest.raises(LabError):
+        starting(Engine("podman", {"CONTAINERS_CONF": str(conf)}), "image")
     stand_in("podman", info(ROOTFUL))
     assert find_engine().environ == {"CONTAINERS_CONF": str(tmp_path / "XDG_CACHE_HOME/ipyfleet/lab/containers.conf")}
 

@@ -212,7 +212,10 @@ def starting(engine: Engine, image: str) -> Engine:
     :raises LabError: when none of them does.
     """
     conf = cache() / "containers.conf"
-    if engine.name != "podman" or os.environ.get(CONF) or conf.exists():
+    if engine.name != "podman" or os.environ.get(CONF):
+        return engine
+    # what works can depend on what else runs: on a hybrid hierarchy, crun starts containers only while others have systemd
+    if conf.exists() and starts(engine, image):
         return engine
     conf.parent.mkdir(parents=True, exist_ok=True)
     failures = []
@@ -221,9 +224,19 @@ def starting(engine: Engine, image: str) -> Engine:
             trial = Path(folder) / conf.name
             trial.write_text(text, encoding="utf-8")
             tried = replace(engine, environ={CONF: str(trial)} if text else {})
-            done = tried.run("run", "--rm", "--network=none", image, "true", check=False, timeout=120)
+            done = try_out(tried, image)
             if done.returncode == 0:
                 trial.rename(conf)
                 return replace(engine, environ=remembered(engine.name))
         failures.append(f"{engine.name} run, {label}: {last_line(done)}")
     raise LabError("\n".join(failures))
+
+
+def try_out(engine: Engine, image: str) -> subprocess.CompletedProcess[str]:
+    """Start a container that does nothing."""
+    return engine.run("run", "--rm", "--network=none", image, "true", check=False, timeout=120)
+
+
+def starts(engine: Engine, image: str) -> bool:
+    """Whether an engine starts containers as it is."""
+    return try_out(engine, image).returncode == 0
