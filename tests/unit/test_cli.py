@@ -38,8 +38,17 @@ def typed(home: Path, *words: str, fleet: str = LOCAL) -> subprocess.CompletedPr
     """What somebody gets who types `ipyfleet` and these words in a folder with a fleet file."""
     if fleet:
         (home / "trial.fleet.yml").write_text(fleet)
+    (home / "hosts.ini").write_text("localhost ansible_connection=local\n")
     environ = {**os.environ, "HOME": str(home), "PYTHONPATH": str(ROOT / "src"), "COLUMNS": "120", "TERM": "dumb"}
-    return subprocess.run([sys.executable, "-m", "ipyfleet", *words], capture_output=True, text=True, check=False, cwd=home, env=environ)
+    return subprocess.run(
+        [sys.executable, "-m", "ipyfleet", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=home,
+        env=environ,
+        stdin=subprocess.DEVNULL,
+    )
 
 
 VERBS = ("up", "verify", "status", "validate", "start", "stop", "restart", "logs", "teardown", "run", "inventory", "ssh", "exec")
@@ -75,6 +84,9 @@ def version() -> str:
         (["exec"], LOCAL, "ipyfleet: exec: expected a command after --, got none"),
         (["ssh", "node9"], FAR, "ipyfleet: node9: expected a host of the fleet, got none of that name; it has head, n1, n2"),
         (["ssh", "localhost"], LOCAL, "ipyfleet: localhost: expected a host that is reached by ssh, got one by local"),
+        (["up", "--", "-K"], LOCAL, "ipyfleet: -K: expected no question that nobody could answer, got one; give -K before --"),
+        (["teardown"], LOCAL, "ipyfleet: teardown: expected --yes, or a terminal to ask on, got neither"),
+        (["status", "-i", "hosts.ini"], LOCAL, "expected a host in the group ipp_controller, got none"),
         (["logs", "--lines", "0"], LOCAL, "Input should be greater than or equal to 1"),
     ],
 )
@@ -156,7 +168,8 @@ def test_a_terminal_shows_each_host_while_it_happens(home: Path) -> None:
     assert "localhost: hello" in text
 
 
-def test_ctrl_c_is_told_and_ends_with_130(home: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_end_from_outside_is_told_and_ends_with_130(home: Path, number: signal.Signals) -> None:
     (home / "trial.fleet.yml").write_text(LOCAL)
     environ = {**os.environ, "HOME": str(home), "PYTHONPATH": str(ROOT / "src")}
     command = [sys.executable, "-m", "ipyfleet", "exec", "--", "sleep 30"]
@@ -164,7 +177,7 @@ def test_ctrl_c_is_told_and_ends_with_130(home: Path) -> None:
         assert process.stdout
         while "Run the command" not in process.stdout.readline():
             assert process.poll() is None
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, said = process.communicate(timeout=30)
     assert (process.returncode, said) == (130, "cancelled; run it again to go on\n")
 

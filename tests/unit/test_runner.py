@@ -116,6 +116,30 @@ def test_sudo_s_password_is_answered_where_it_is_asked_for(place: Path, monkeypa
     assert not any("hush" in path.read_text() for path in place.rglob("*") if path.is_file())
 
 
+def test_paths_are_the_caller_s(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    (place / "more.yml").write_text("word: here\n")
+    tasks = """
+        - ansible.builtin.copy: {content: "{{ word }}", dest: "{{ lookup('env', 'PWD') or '.' }}/got", mode: "0600"}
+          run_once: true
+    """
+    monkeypatch.setenv("PWD", "")
+    result = run(request(place, tasks, arguments=["--extra-vars=@more.yml"]))
+    assert result.ok, result.failures
+    assert (place / "got").read_text() == "here"
+
+
+def test_what_a_playbook_rescues_is_no_failure(place: Path) -> None:
+    tasks = """
+        - block:
+            - ansible.builtin.fail: {msg: first way}
+          rescue:
+            - ansible.builtin.debug: {msg: second way}
+    """
+    result = run(request(place, tasks))
+    assert (result.status, result.failures) == ("ok", ())
+
+
 def test_host_keys_are_checked(place: Path) -> None:
     tasks = """
         - ansible.builtin.copy: {content: "{{ lookup('config', 'HOST_KEY_CHECKING') }}", dest: "{{ playbook_dir }}/checked", mode: "0600"}
