@@ -122,7 +122,7 @@ def back(after: Any, before: dict[str, int], old: str) -> bool:
 
 def test_children_of_a_killed_engine_die_with_it(client: OpenClient) -> None:
     spawn = """
-        rc[3].execute("import subprocess; child = subprocess.Popen(['sleep', '4242'], start_new_session=True)", block=True)
+        rc[3].execute("import subprocess; child = subprocess.Popen(['sleep', '4242'], start_new_session=True)", block=False).get(30)
         print(json.dumps(True))
     """
     python("head", textwrap.dedent(spawn))

@@ -100,7 +100,7 @@ def test_a_restart_of_one_host_touches_no_other_and_is_verified(cluster: Cluster
 
 def test_a_restarted_controller_leaves_engines_their_memory(cluster: Cluster) -> None:
     client = cluster.client()
-    client[:].execute("mark = 42", block=True)
+    client[:].push({"mark": 42}, block=True)
     client.close()
     result = cluster.restart(limit="head")
     assert result.ok, result.failures

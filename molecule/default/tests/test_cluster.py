@@ -38,7 +38,8 @@ def test_code_travels_and_data_stays() -> None:
     code = """
         import math
         view = rc[:]
-        view.execute("import os", block=True)
+        # not block=True: that waits for output too, of which a client that has just connected can miss the end
+        view.execute("import os", block=False).get(30)
         view.push({"mark": 42}, block=True)
         balanced = rc.load_balanced_view().map_sync(math.factorial, range(20))
         broadcast = rc.broadcast_view().apply_sync(lambda: (os.uname().nodename, os.getpid()))
