@@ -19,4 +19,4 @@ def plain(value: object) -> object:
         return int(value)
     if isinstance(value, float):
         return float(value)
-    return [plain(each) for each in value]  # type: ignore[attr-defined]
+    return [plain(each) for each in value]  # type: ignore[attr-defined]  # a list, by now

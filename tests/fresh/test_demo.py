@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+# what is tested is this clone's, installed or not; the imports below need it (hence E402)
 sys.path.insert(0, str(ROOT / "src"))
 
 from ipyfleet.lab import image  # noqa: E402

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+# what is tested is this clone's, installed or not; the imports below need it (hence E402)
 sys.path.insert(0, str(ROOT / "src"))
 
 from ipyfleet import Cluster  # noqa: E402

@@ -137,7 +137,7 @@ class Lab:
             has = ", ".join(f"{key} {getattr(shape, key)}" for key in asked)
             got = ", ".join(f"{key} {each}" for key, each in asked.items())
             raise InputError([f"lab {self.name}: expected {has}, as it has, got {got}; take it away first, with `ipyfleet lab down`"])
-        shape = Shape(**asked, engine=engine.name)  # type: ignore[arg-type]
+        shape = Shape(**asked, engine=engine.name)  # type: ignore[arg-type]  # each has the type of its name
         self.fleet_file.unlink(missing_ok=True)
         self._write("lab.json", json.dumps(asdict(shape)) + "\n")
         return shape, engine
