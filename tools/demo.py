@@ -88,6 +88,7 @@ To use it from a notebook, take {python} as its kernel's Python, and paste:
     rc = ipp.Client(profile="local")
     rc[:].apply_sync(lambda: "Hello, World")
 
+For the database, in a shell: . ~/.config/ipyfleet/local/database.sh
 bin/demo --remove takes all of it away.""")
 
 
@@ -105,7 +106,7 @@ def remove() -> None:
 
 
 def main() -> None:
-    about = "A fleet on this machine, without root: a controller and two engines, verified."
+    about = "A fleet on this machine, without root: a controller, two engines and a database, verified."
     parser = argparse.ArgumentParser(prog="bin/demo", description=about)
     parser.add_argument("--remove", action="store_true", help="take it away, without a trace")
     arguments = parser.parse_args()

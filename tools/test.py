@@ -19,6 +19,8 @@ from ipyfleet.lab import LabError
 
 ROOT = Path(__file__).resolve().parent.parent
 TEST = ROOT / ".test"
+# folders of programs that run on hosts
+PROGRAMS = ("roles/ipp_node/files", "roles/postgresql/files")
 PARTS = ("lint", "unit", "package", "fresh", "lab", "scenario")
 SCENARIOS = sorted(path.parent.name for path in ROOT.glob("molecule/*/molecule.yml"))
 
@@ -53,7 +55,7 @@ class Tests:
         self.run("ruff format", "ruff", "format", "--check", ".")
         self.run("mypy: shared code", "mypy", "-p", "ansible_collections.ipyfleet.cluster.plugins")
         self.run("mypy: package", "mypy", "-p", "ipyfleet")
-        self.run("mypy: the rest", "mypy", "plugins/action", "plugins/filter", "plugins/modules", "roles/ipp_node/files", "tools")
+        self.run("mypy: the rest", "mypy", "plugins/action", "plugins/filter", "plugins/modules", *PROGRAMS, "tools")
         self.run("mypy: tests", "mypy", "tests/unit", "tests/fresh", "tests/lab", "tests/testinfra")
         self.run("mypy: packaging tests", "mypy", "tests/packaging")
         self.run("yamllint", "yamllint", "--strict", ".")

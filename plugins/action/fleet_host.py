@@ -16,7 +16,9 @@ from typing import Any
 
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.template import trust_as_template
+from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_tree import diff_of
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.base import ROOT, HostAction, store
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.database_secrets import secrets_for
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.explain import explain, summary, unreached
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.locks import lock_key
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.places import fill
@@ -113,7 +115,7 @@ class ActionModule(HostAction):
         host = fleet["hosts"][variables["inventory_hostname"]]
         scope = fleet["scope"]
         # numbers and booleans that were given as text, as the roles' specs want them
-        variables = variables | host["set"] | {"fleet": fleet, "host": host, "secrets": self.secrets(fleet)}
+        variables = variables | host["set"] | {"fleet": fleet, "host": host, "secrets": self.secrets(fleet, variables)}
         variables.setdefault("ansible_managed", MANAGED)
         self.enter(variables)
         parts = {role: self.evaluate(f"__{role}_part") for role in ("ipp_node", *host["roles"])}
@@ -145,7 +147,7 @@ class ActionModule(HostAction):
             "entries": [{key: entry[key] for key in kept if entry.get(key) not in (None, "")} for entry in entries],
             "secrets": secrets,
             "prune": [each["path"] for each in self.expanded(parts, "prune", scope)],
-            "units": [{"name": unit["name"], "inputs": unit["inputs"]} for unit in units],
+            "units": [{key: unit[key] for key in ("name", "inputs", "check") if key in unit} for unit in units],
             "probe": probe,
             **{key: self._task.args[key] for key in ("keep_data", "lines", "since") if key in self._task.args},
         }
@@ -161,11 +163,15 @@ class ActionModule(HostAction):
                     plain = {key: value for key, value in entry.items() if key != "for_each"}
                     yield {"role": role} | fill(plain, words) | {"item": item}
 
-    def secrets(self, fleet: Mapping[str, Any]) -> dict[str, str]:
+    def secrets(self, fleet: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, Any]:
         """The fleet's keys, for templates alone: they are never a variable of Ansible's."""
-        found = store(fleet["secrets_dir"], self._loader.get_text_file_contents).secrets()
+        keys = store(fleet["secrets_dir"], self._loader.get_text_file_contents)
         # a dry run before the first deployment: keys that are thrown away, so that there is something to show
-        return asdict(found or new_secrets())
+        found: dict[str, Any] = asdict(keys.secrets() or new_secrets())
+        if not fleet["postgresql"]:
+            return found
+        there = variables["hostvars"][fleet["postgresql"]["host"]]
+        return found | secrets_for(keys, fleet, variables["inventory_hostname"], there)
 
     def content(self, entry: Mapping[str, Any], variables: dict[str, Any]) -> str:
         """Content of a file: a template rendered, or a copy; checked as far as its kind can be."""
@@ -173,7 +179,7 @@ class ActionModule(HostAction):
             folder = self.folder(entry["role"])
             text = self.render(folder, entry["template"], variables | {"item": entry["item"]})
         else:
-            text = self._loader.get_text_file_contents(str(ROOT / "roles" / "ipp_node" / "files" / entry["copy"]))
+            text = self._loader.get_text_file_contents(str(ROOT / "roles" / entry["role"] / "files" / entry["copy"]))
         validate(entry["path"], text)
         return str(text)
 
@@ -216,14 +222,3 @@ def validate(path: str, text: str) -> None:
             configparser.RawConfigParser(strict=False, delimiters=("=",)).read_string(text)
     except (SyntaxError, ValueError, configparser.Error) as error:
         raise InvalidContentError(f"{path}: what the template gave is not valid: {error}") from error
-
-
-def diff_of(changes: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """Changes as Ansible shows differences."""
-    found = [
-        {"before_header": each["path"], "after_header": each["path"], "before": each["diff"]["before"], "after": each["diff"]["after"]}
-        for each in changes
-        if "diff" in each
-    ]
-    others = "".join(f"{each['what']}: {each['path']}\n" for each in changes if "diff" not in each)
-    return found + ([{"prepared": others}] if others else [])

@@ -12,7 +12,7 @@ from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
-from ansible_collections.ipyfleet.cluster.plugins.plugin_utils import findings, wanted
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils import database, database_secrets, findings, needed, wanted
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.base import (
     ROOT,
     builder,
@@ -21,12 +21,13 @@ from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.base import (
 )
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.claims import ClaimedError, claim, release
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.environment import EnvironmentProblem
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.explain import unreached
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.locks import Locks, lock_key, package_sets
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.plain import plain
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.secret_store import FleetState, SecretStore, StoreError
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.specs import check, load_specs, owned
 
-SPECS = ("ipp_node", *wanted.ROLES)
+SPECS = ("ipp_node", *wanted.ROLES, "postgresql", "fleet_ca")
 
 
 class ActionModule(ActionBase):
@@ -41,7 +42,7 @@ class ActionModule(ActionBase):
         self.vars = task_vars or {}
         self.converted: dict[str, dict[str, Any]] = {}
         self.groups: Mapping[str, list[str]] = self.vars["groups"]
-        stages = (self.wanted, self.checked, self.claim, self.keep, self.release, self.forget)
+        stages = (self.wanted, self.checked, self.located, self.claim, self.keep, self.release, self.forget)
         try:
             return result | {stage.__name__: stage for stage in stages}[self._task.args["stage"]]()
         except Refused as refused:
@@ -49,9 +50,10 @@ class ActionModule(ActionBase):
 
     def wanted(self) -> dict[str, Any]:
         """What is wanted, from the inventory and what is remembered alone."""
-        hosts = [*wanted.members(self.groups), *(h for g in wanted.NOT_YET for h in self.groups.get(g, ()))]
+        hosts = [*wanted.everybody(self.groups), *(h for g in wanted.NOT_YET for h in self.groups.get(g, ()))]
         variables, wrong = self.read_variables(dict.fromkeys(hosts))
         wrong += wanted.group_problems(self.groups, variables)
+        wrong += self.needed_problems(variables)
         if not wrong:
             wrong += wanted.value_problems(self.groups, variables)
         if not wrong:
@@ -67,12 +69,19 @@ class ActionModule(ActionBase):
             fleet = wanted.describe(self.groups, variables, self.vars, folder, keys.state().slots)
             for host, each in fleet["hosts"].items():
                 each["set"] = self.converted[host]
+            self.set_clients(fleet, keys.state().addresses)
         except StoreError as error:
             raise Refused([str(error)]) from error
         locks = Locks(folder, builder())
         fleet["locks"] = {key: locks.known_digest(key) for key in package_sets(fleet)}
         fleet["asked"] = list(self.vars.get("ansible_play_hosts_all", hosts))
         return {"fleet": fleet}
+
+    def needed_problems(self, variables: Mapping[str, Mapping[str, Any]]) -> list[str]:
+        """What this machine lacks for a database of scope system."""
+        hosts = [host for host in self.groups.get("postgresql", ()) if variables[host].get("fleet_scope") != "user"]
+        problem = needed.problem() if hosts else ""
+        return [f"{hosts[0]}: postgresql: {problem}"] if problem else []
 
     def read_variables(self, hosts: Mapping[str, None]) -> tuple[dict[str, dict[str, Any]], list[str]]:
         """What the inventory says of each host, and what is wrong with it."""
@@ -104,6 +113,7 @@ class ActionModule(ActionBase):
         looks = {host: self.vars["hostvars"][host].get("__ipp_node_look", {}) for host in fleet["asked"]}
         unreachable = [host for host, look in looks.items() if look.get("unreachable")]
         wrong = [f"{host}: {look['problem']}" for host, look in looks.items() if look.get("problem")]
+        wrong += self.database_problems(fleet)
         facts = {host: look["facts"] for host, look in looks.items() if "facts" in look}
         if fleet["controller"] in unreachable:
             wrong.append(f"{fleet['controller']}: {looks[fleet['controller']]['msg']}; nothing works without the controller's host")
@@ -116,6 +126,9 @@ class ActionModule(ActionBase):
                 raise Refused(wrong)
             before = {host: each["slots"] for host, each in fleet["hosts"].items()}
             wanted.measure(fleet, facts, state.slots)
+            known = state.addresses | addresses_of(facts)
+            fleet["addresses"] = {host: known[host] for host in fleet["hosts"] if host in known}
+            self.set_clients(fleet, known)
             fleet["remembered"] = asdict(state)
             python = next((str(seen["python"]) for seen in facts.values()), None)
             if python:
@@ -124,9 +137,49 @@ class ActionModule(ActionBase):
         except (StoreError, EnvironmentProblem) as error:
             raise Refused([str(error)]) from error
         result: dict[str, Any] = {"fleet": fleet, "changing": changing}
-        if unreachable:
-            result["warnings"] = [f"{host} is unreachable and left out: {looks[host]['msg']}" for host in unreachable]
+        away = {host: looks[host]["msg"] for host in unreachable}
+        if reason := self.database_away(fleet):
+            away[fleet["postgresql"]["host"]] = unreached(reason)
+        if away:
+            result["warnings"] = [f"{host} is unreachable and left out: {reason}" for host, reason in away.items()]
         return result
+
+    def located(self) -> dict[str, Any]:
+        """The fleet as its hosts were judged in this run, else with what is remembered of them, for the database's host."""
+        fleet = self._task.args["fleet"]
+        candidates = (self.vars["hostvars"][host].get("__ipp_node_prepared", {}).get("fleet", {}) for host in fleet["hosts"])
+        found = next((dict(each) for each in candidates if "addresses" in each), None)
+        if found is None:
+            try:
+                state = self.store(fleet["secrets_dir"]).state()
+            except StoreError as error:
+                raise Refused([str(error)]) from error
+            found = dict(fleet) | {"addresses": state.addresses, "remembered": asdict(state)}
+        unknown = database.unknown_clients(found)
+        how = "the database does not let them in before a run that looks at them too"
+        return {"fleet": found} | ({"warnings": [f"the address of {', '.join(unknown)} is not known; {how}"]} if unknown else {})
+
+    def set_clients(self, fleet: dict[str, Any], known: Mapping[str, str]) -> None:
+        """Say which addresses may connect to the database: what operators have set, else what is known of hosts."""
+        if fleet["postgresql"]:
+            set_by_hand = {host: str(self.vars["hostvars"][host].get("postgresql_client_address") or "") for host in fleet["hosts"]}
+            addresses = dict(known) | {host: address for host, address in set_by_hand.items() if address}
+            fleet["postgresql"]["clients"] = database.clients_of(fleet, addresses)
+
+    def database_problems(self, fleet: Mapping[str, Any]) -> list[str]:
+        """What the look at the database's host, and the rehearsal of its configuration, have found."""
+        if not fleet["postgresql"]:
+            return []
+        host = fleet["postgresql"]["host"]
+        seen = self.vars["hostvars"][host].get("__postgresql_problems", [])
+        return [f"{host}: {text}" for text in seen]
+
+    def database_away(self, fleet: Mapping[str, Any]) -> str:
+        """Why the database's host could not be reached in this run; empty when it could, or was not to be."""
+        if not fleet["postgresql"]:
+            return ""
+        reached = self.vars["hostvars"][fleet["postgresql"]["host"]].get("__postgresql_reached", {})
+        return str(reached["msg"]) if reached.get("unreachable") else ""
 
     def claim(self) -> dict[str, Any]:
         """Have the fleet for this run alone, if it has a folder of keys; nothing in check mode."""
@@ -142,7 +195,8 @@ class ActionModule(ActionBase):
             now = asdict(self.store(fleet["secrets_dir"]).state())
         except (ClaimedError, StoreError) as error:
             raise Refused([str(error)]) from error
-        if now != plain(fleet.get("remembered", now)):
+        # what this run itself has remembered since is no change by another
+        if now not in (plain(fleet.get("remembered", now)), asdict(state_of(fleet))):
             raise Refused([f"fleet {fleet['name']}: expected it as it was looked at, got a change by another run meanwhile; run again"])
 
     def release(self) -> dict[str, Any]:
@@ -153,13 +207,14 @@ class ActionModule(ActionBase):
     def keep(self) -> dict[str, Any]:
         """Claim the fleet, make keys if there are none, and remember which id belongs to which slot."""
         fleet = self._task.args["fleet"]
-        slots = {host: [slot["id"] for slot in each["slots"]] for host, each in fleet["hosts"].items() if each["slots"]}
         if not self._task.check_mode:
             self.take(fleet)
             try:
                 keys = self.store(fleet["secrets_dir"])
                 keys.create_secrets()
-                keys.remember(FleetState(True, slots))
+                if fleet["postgresql"]:
+                    database_secrets.create_secrets(keys, fleet, self.vars["hostvars"][fleet["postgresql"]["host"]])
+                keys.remember(state_of(fleet))
                 Locks(fleet["secrets_dir"], builder()).keep(fleet)
             except StoreError as error:
                 raise Refused([str(error)]) from error
@@ -170,6 +225,8 @@ class ActionModule(ActionBase):
         fleet = self._task.args["fleet"]
         folder = fleet["secrets_dir"]
         left = [host for host in fleet["hosts"] if host not in self.vars["ansible_play_hosts"]]
+        if self.database_away(fleet):
+            left.append(fleet["postgresql"]["host"])
         if left:
             return {"warnings": [f"the fleet's keys are kept: it is still on {', '.join(left)}, as far as this run knows"]}
         return {"changed": self.store(folder).remove(dry=self._task.check_mode)}
@@ -185,6 +242,17 @@ def changes(fleet: Mapping[str, Any], host: str, look: Mapping[str, Any], slots:
     """Whether something is to be changed on a host: what was seen there, or what is wanted by now."""
     mine = fleet["hosts"][host]
     return bool(look["changes"]) or look["lock"] != fleet["locks"][lock_key(mine)] or mine["slots"] != slots
+
+
+def addresses_of(facts: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Where connections to the database come from, of the hosts that were looked at."""
+    return {host: str(seen["database"]["address"]) for host, seen in facts.items() if seen.get("database", {}).get("address")}
+
+
+def state_of(fleet: Mapping[str, Any]) -> FleetState:
+    """What is to be remembered of a fleet."""
+    slots = {host: [int(slot["id"]) for slot in each["slots"]] for host, each in fleet["hosts"].items() if each["slots"]}
+    return FleetState(True, slots, dict(fleet.get("addresses", {})))
 
 
 class Refused(Exception):

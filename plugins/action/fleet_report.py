@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.ipyfleet.cluster.plugins.plugin_utils import report
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils import backups, database_report, report
 
 
 class ActionModule(ActionBase):
@@ -18,7 +18,7 @@ class ActionModule(ActionBase):
     _VALID_ARGS = frozenset(("kind", "fleet", "result"))
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Report what `kind` says: ``inventory``, ``verify``, ``status`` or ``logs``."""
+        """Report what `kind` says."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         variables = task_vars or {}
         fleet, kind = self._task.args["fleet"], self._task.args["kind"]
@@ -26,6 +26,9 @@ class ActionModule(ActionBase):
         if kind == "inventory":
             known["hosts"] = report.hosts_of(fleet, variables["hostvars"])
             return result | {"report": known, "msg": report.inventory_text(known)}
+        if kind in backups.KINDS:
+            known |= backups.report(kind, self._task.args["result"])
+            return result | {"report": known, "msg": backups.text(known)}
         states = report.states_of(fleet, variables["hostvars"])
         if kind == "logs":
             known["logs"] = {host: said["logs"] for host, said in states.items() if "logs" in said}
@@ -33,5 +36,6 @@ class ActionModule(ActionBase):
         units = {host: said["units"] for host, said in states.items() if "units" in said}
         verified = self._task.args["result"]
         known |= report.slots_report(verified, fleet, units)
+        known["database"] = database_report.report_of(fleet, known["slots"], database_report.state_of(fleet, variables["hostvars"], units))
         text = report.status_text if kind == "status" else report.verify_text
-        return result | {"report": known, "msg": text(known)}
+        return result | {"report": known, "msg": "\n".join([text(known), *database_report.lines(known["database"])])}

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ansible.errors import AnsibleConnectionFailure
@@ -51,8 +52,15 @@ class ActionModule(HostAction):
             "slots": slots,
             "timeout": self._task.args["timeout"],
             "probe": self._task.args["probe"],
+            "database": database_of(fleet),
         }
         interpreter = {"ansible_python_interpreter": self.places["env"] + "/bin/python"}
         delegated = {host: each | interpreter for host, each in variables.get("ansible_delegated_vars", {}).items()}
         variables = variables | interpreter | {"ansible_delegated_vars": delegated}
         return dict(self._execute_module(module_name=self._task.action, module_args=arguments, task_vars=variables))
+
+
+def database_of(fleet: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What engines are to find of the database; None when the fleet has none."""
+    database = fleet["postgresql"]
+    return {"tls": database["tls"], "services": [each["name"] for each in database["databases"]]} if database else None

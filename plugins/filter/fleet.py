@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_pg_hba import lines_of
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.database_files import allowed, memory, value
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.plain import plain
 
 
@@ -15,9 +17,20 @@ def fleet_python(value: object) -> str:
     return repr(plain(value))
 
 
+def fleet_pg_hba(entries: object, where: str) -> list[str]:
+    """Entries of rules as lines of pg_hba.conf; `where` is the variable that they are in."""
+    return lines_of(plain(entries), where)  # type: ignore[arg-type]  # a list stays one
+
+
 class FilterModule:
     """Ansible's way to find the filters of this file."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Filters by name."""
-        return {"fleet_python": fleet_python}
+        return {
+            "fleet_python": fleet_python,
+            "fleet_pg_allow": allowed,
+            "fleet_pg_hba": fleet_pg_hba,
+            "fleet_pg_memory": memory,
+            "fleet_pg_value": value,
+        }

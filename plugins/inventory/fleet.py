@@ -58,8 +58,8 @@ options:
     default: []
   postgresql:
     description:
-      - The PostgreSQL host, or a mapping of C(host), C(databases) and C(allow).
-      - The group is made, but there is no role for it in this version, so that a deployment refuses it.
+      - The PostgreSQL host, or a mapping of C(host) and variables of the role C(postgresql) without their
+        prefix, such as C(databases), C(allow), C(port) and C(settings).
     type: raw
   jupyterlab:
     description:
@@ -126,6 +126,20 @@ engines:
   gpu1: {slots: 2, gpus: 2, env: {OMP_NUM_THREADS: "4"}, user_python_packages: [cupy-cuda12x]}
 clients: [head, laptop]
 python_packages: [numpy, pandas]
+
+---
+# a database that engines and clients reach by create_engine("postgresql+psycopg2://")
+plugin: fleet
+name: lab
+controller: head
+engines: {"node[01:08]": 4}
+clients: [head]
+postgresql:
+  host: db
+  databases: [lab, {name: results, extensions: [pg_trgm]}]
+  allow: [10.1.0.0/16]
+  settings: {work_mem: 64MB}
+python_packages: [pandas]
 
 ---
 # two fleets on the same hosts: another name; ports follow the name, or are set

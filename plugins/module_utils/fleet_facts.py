@@ -7,6 +7,7 @@ from __future__ import annotations
 import concurrent.futures
 import errno
 import glob
+import ipaddress
 import json
 import os
 import platform
@@ -87,7 +88,7 @@ def mounted(path: str, programs: bool) -> str:
 def strangers(folders: List[str]) -> List[str]:
     """What others have in the folders of a fleet that is not here: all but what its own removal or interruption leaves."""
     found = [os.path.join(folder, name) for folder in folders if os.path.isdir(folder) for name in sorted(os.listdir(folder))]
-    own = re.compile(r".*/(work|\.ipyfleet-[^/]*)$")
+    own = re.compile(r".*/(work|postgresql|\.ipyfleet-[^/]*)$")
     return [path for path in found if path not in folders and not own.match(path)]
 
 
@@ -103,6 +104,29 @@ def resolve(name: str) -> Dict[str, Any]:
         return {"addresses": [], "error": error.strerror or str(error)}
     finally:
         pool.shutdown(wait=False)
+
+
+def source(target: str, port: int) -> Dict[str, str]:
+    """The address of this host from which a connection to `target` comes, or why there is none; sends nothing."""
+    found = resolve(target)
+    for address in found["addresses"]:
+        probe = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            probe.connect((address, port))
+            own = str(probe.getsockname()[0])
+            if not link_local(own):
+                return {"address": own}
+            found["error"] = "expected an address that counts beyond one link, got %s" % own
+        except OSError as error:
+            found["error"] = error.strerror or str(error)
+        finally:
+            probe.close()
+    return {"address": "", "error": str(found["error"])}
+
+
+def link_local(address: str) -> bool:
+    """Whether an address of IPv6 means something only together with one of a host's links."""
+    return ":" in address and ("%" in address or ipaddress.ip_address(address).is_link_local)
 
 
 def taken(address: str, ports: List[int], mark: str) -> List[Dict[str, Any]]:

@@ -14,6 +14,8 @@ from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_supervisord
 from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_systemd import Systemd
 
 MARKER = "fleet.json"
+# where root's database of scope user is: another account's, it cannot be in root's home
+ROOTS_DATABASE = "/var/lib/ipyfleet-%s-postgresql"
 
 
 class Removal:
@@ -29,23 +31,31 @@ class Removal:
         self.paths: Dict[str, str] = module.params["paths"]
         self.supervisor = supervisor
         self.changes = changes
+        rootless = module.params["scope"] == "system" or os.geteuid()
+        self.database = "" if rootless else ROOTS_DATABASE % module.params["fleet"]
 
     def carry_out(self) -> None:
         """Take away what converging brought; nothing outside of it, and no work folder with something in it."""
         self.check_own()
         self.changes += self.supervisor.stop_all()
-        work = os.path.join(self.paths["state"], "work")
-        keep = work if self.params["keep_data"] and os.path.isdir(work) and os.listdir(work) else ""
+        keep = self.data() if self.params["keep_data"] else []
         folders = sorted({path for path in self.paths.values() if not self.inside(path)}, reverse=True)
         outside = [each for each in self.params["entries"] if not self.inside(each["path"]) and each["path"] not in folders]
         self.absent([each for each in outside if each["kind"] != "directory"])
         for path in folders:
             self.remove_folder(path, keep)
+        if os.path.isdir(self.database) and self.database not in keep:
+            self.remove_folder(self.database, [])
         self.absent([each for each in reversed(outside) if each["kind"] == "directory"])
         if self.params["scope"] == "system" and not keep:
             self.remove_user()
         if self.changes and not self.module.check_mode and isinstance(self.supervisor, Systemd):
             self.supervisor.change("daemon-reload")
+
+    def data(self) -> List[str]:
+        """Folders with what engines wrote, and with databases, that have something in them."""
+        folders = [os.path.join(self.paths["state"], name) for name in ("work", "postgresql")]
+        return [each for each in [*folders, self.database] if os.path.isdir(each) and os.listdir(each)]
 
     def check_own(self) -> None:
         """Refuse folders that exist and do not say that they are this fleet's."""
@@ -65,14 +75,14 @@ class Removal:
             if owner.uid is not None:
                 self.changes += tree.converge_as(owner, self.module, [{"kind": "absent", "path": tree.expand(each["path"], owner)}])
 
-    def remove_folder(self, path: str, keep: str) -> None:
+    def remove_folder(self, path: str, keep: List[str]) -> None:
         """Remove a folder of the fleet; its description goes last, so that a second try knows it."""
         if not os.path.isdir(path) or os.path.islink(path):
             return
-        keeps = keep.startswith(path + os.sep)
-        self.changes.append({"path": path, "what": "remove folder" + (", but keep %s" % keep if keeps else "")})
+        kept = [each for each in keep if leads_to(path, [each])]
+        self.changes.append({"path": path, "what": "remove folder" + (", but keep %s" % ", ".join(kept) if kept else "")})
         if not self.module.check_mode:
-            empty(path, keep)
+            empty(path, kept)
 
     def remove_user(self) -> None:
         """Remove the service user, if it is the one that was made for the fleet."""
@@ -86,15 +96,20 @@ class Removal:
                 raise tree.TreeError("userdel %s: %s" % (name, err.strip()))
 
 
-def empty(path: str, keep: str) -> None:
-    """Remove a folder except for `keep` and what leads to it."""
+def empty(path: str, keep: List[str]) -> None:
+    """Remove a folder except for what is in `keep`, and what leads there."""
     for name in sorted(os.listdir(path), key=lambda name: (name in ("etc", MARKER), name)):
         each = os.path.join(path, name)
         if os.path.islink(each) or not os.path.isdir(each):
             os.unlink(each)
-        elif keep.startswith(each + os.sep):
+        elif leads_to(each, keep):
             empty(each, keep)
-        elif each != keep:
+        elif each not in keep:
             shutil.rmtree(each)
-    if not keep.startswith(path + os.sep):
+    if not leads_to(path, keep):
         os.rmdir(path)
+
+
+def leads_to(path: str, keep: List[str]) -> bool:
+    """Whether something in `keep` is below `path`."""
+    return any(each.startswith(path + os.sep) for each in keep)

@@ -11,12 +11,14 @@ import time
 import xmlrpc.client
 from typing import Any, Dict, List, Tuple
 
-from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_notes import digest_of, started_with
+from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_notes import digest_of, read_note, started_with
 from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_systemd import SupervisorError
 
 RUNNING = ("STARTING", "RUNNING", "BACKOFF")
 START_SECONDS = 15
 STOP_SECONDS = 60
+# a little more than the longest delay between starts of a program that ends again and again
+RESTLESS_SECONDS = 75
 # the longest path that a unix socket can have on Linux, less its terminator
 LONGEST_SOCKET_PATH = 107
 
@@ -215,16 +217,23 @@ class Supervisord:
         state = self.programs()
         found = {}
         for each in self.wanted:
-            values = state.get(each["name"], {})
+            name = each["name"]
+            values = state.get(name, {})
             ok = values.get("statename") == "RUNNING"
-            found[each["name"]] = {
+            silent = not (words and values) or (ok and self.settled(name))
+            found[name] = {
                 "state": str(values.get("statename", "not running")).lower(),
                 "running": ok,
                 "pid": int(values.get("pid", 0)),
                 "restarts": 0,
-                "last": "".join(last_lines(values.get("logfile", ""), 1))[-300:] if words and values and not ok else "",
+                "last": "" if silent else last_words(values.get("logfile", ""), name),
             }
         return found
+
+    def settled(self, name: str) -> bool:
+        """Whether a program that runs is none that ends again and again: supervisord sees only who waits to start it anew."""
+        note = read_note(self.run, name)
+        return not note.get("quick") or time.monotonic() - float(note.get("started", 0)) > RESTLESS_SECONDS
 
 
 def alive(pid: int) -> bool:
@@ -241,6 +250,12 @@ def alive(pid: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def last_words(path: str, name: str) -> str:
+    """What a program last said, without what `ipyfleet_unit.py` says when it delays the next start."""
+    said = [line for line in last_lines(path, 3) if not line.startswith("%s: ended quickly " % name)]
+    return said[-1][-300:] if said else ""
 
 
 def last_lines(path: str, count: int) -> List[str]:

@@ -44,6 +44,13 @@ class Owner:
         """Whether this process already runs as the account."""
         return self.uid == os.geteuid()
 
+    def become(self) -> None:
+        """Make this process the account's, for good; nothing when it is already."""
+        if not self.is_me:
+            os.initgroups(self.name, self.gid or 0)
+            os.setgid(self.gid or 0)
+            os.setuid(self.uid or 0)
+
 
 def me() -> str:
     """Name of this process's user."""
@@ -98,9 +105,7 @@ def in_child(owner: Owner, work: Callable[[], Any]) -> Any:
     if child == 0:
         os.close(reader)
         try:
-            os.initgroups(owner.name, owner.gid or 0)
-            os.setgid(owner.gid or 0)
-            os.setuid(owner.uid or 0)
+            owner.become()
             os.environ["HOME"] = owner.home
             os.chdir("/")
             answer: Dict[str, Any] = {"result": work()}
@@ -285,3 +290,14 @@ def missing_owner(owner: Owner, entries: List[Dict[str, Any]]) -> List[Dict[str,
             change["diff"] = {"before": "", "after": MASKED if entry.get("secret") else entry["content"]}
         changes.append(change)
     return changes
+
+
+def diff_of(changes: List[Dict[str, Any]]) -> List[Dict[str, str]]:
+    """Changes as Ansible shows differences."""
+    found = [
+        {"before_header": each["path"], "after_header": each["path"], "before": each["diff"]["before"], "after": each["diff"]["after"]}
+        for each in changes
+        if "diff" in each
+    ]
+    others = "".join("%s: %s\n" % (each["what"], each["path"]) for each in changes if "diff" not in each)
+    return found + ([{"prepared": others}] if others else [])

@@ -36,7 +36,7 @@ options:
         V(converge) takes it, and only when the environment is to change.
     type: dict
   keep_data:
-    description: Whether V(remove) leaves the work folder alone when there is something in it.
+    description: Whether V(remove) leaves the work folder and databases of scope C(user) alone when there is something in them.
     type: bool
     default: true
   lines:
@@ -249,15 +249,38 @@ class Host:
         found["socket_too_long"] = not self.system and len(self.paths["run"] + "/supervisor.sock") > LONGEST_SOCKET_PATH
         if probe.get("location"):
             found["location"] = facts.resolve(probe["location"])
+        if probe.get("database"):
+            found["database"] = facts.source(probe["database"]["host"], probe["database"]["port"])
         if probe.get("ports"):
             mine = self.supervisor.status(words=False).get("controller", {})
             mark = self.paths["run"] if not self.system else self.paths["root"]
             found["taken"] = [] if mine.get("running") else facts.taken(probe["address"], probe["ports"], mark)
             pattern = os.path.join(os.path.dirname(self.paths["etc"]), "*", MARKER)
             found["others"] = facts.other_fleets(pattern, os.path.join(self.paths["etc"], MARKER))
+        if probe.get("database_server"):
+            found["taken"] = found.get("taken", []) + self.taken_from_database(**probe["database_server"])
+        found["refused"] = self.refused()
         found["no_such_user"] = [each for each in probe.get("client_users", []) if tree.Owner(tree.account(each)).uid is None]
         found["foreign"] = self.foreign()
         found["other_secrets"] = [each["path"] for each in self.changes if each.get("secret") and each["what"] == "change file"]
+        return found
+
+    def taken_from_database(self, address: str, port: int) -> List[Dict[str, Any]]:
+        """The database's port, if something else listens on it."""
+        mine = self.supervisor.status(words=False).get("postgresql", {})
+        return [] if mine.get("running") else facts.taken(address, [port], self.paths["run"])
+
+    def refused(self) -> List[str]:
+        """What programs say of a file that is about to change, if they are here and will stay as they are."""
+        found: List[str] = []
+        changing = {each["path"] for each in self.changes}
+        for check in [unit["check"] for unit in self.units if unit.get("check")]:
+            interpreter, program = check["command"][:2]
+            here = os.access(interpreter, os.X_OK) and os.path.exists(program)
+            new = any(os.path.dirname(each) == os.path.dirname(program) for each in changing)
+            if check["path"] in changing and here and not new:
+                code, out, err = self.module.run_command(check["command"], data=self.contents()[check["path"]])
+                found += out.splitlines() if code == 0 else ["%s: %s" % (check["path"], env.last_line(err))]
         return found
 
     def foreign(self) -> List[str]:
@@ -296,9 +319,9 @@ def main() -> None:
             "entries": {"type": "list", "elements": "dict", "default": []},
             "secrets": {"type": "dict", "default": {}, "no_log": True},  # contents of secret files, by path
             "prune": {"type": "list", "elements": "str", "default": []},  # patterns; what matches and is no entry goes
-            "units": {"type": "list", "elements": "dict", "default": []},  # name, and inputs: the files it is started with
+            "units": {"type": "list", "elements": "dict", "default": []},  # name; inputs: the files it is started with; check
             "archive": {"type": "dict"},  # on the host: path, sha256, lock, kind, compiled
-            "probe": {"type": "dict", "default": {}},  # what to find out: location, address, ports, client_users
+            "probe": {"type": "dict", "default": {}},  # what to find out: see `look`
             "keep_data": {"type": "bool", "default": True},
             "lines": {"type": "int", "default": 20},
             "since": {"type": "str", "default": ""},

@@ -19,12 +19,13 @@ options:
     description:
       - C(wanted) reads the inventory's variables and returns what is wanted of each host.
       - C(checked) judges what C(ipyfleet.cluster.fleet_host) saw on all hosts.
+      - C(located) returns the fleet as its hosts were judged in this run, else with what is remembered of them.
       - C(claim) has the fleet changed by this run alone, until C(release) or the end of the run.
       - C(keep) claims the fleet, makes keys if there are none, and remembers which engine id belongs to which slot.
       - C(forget) removes the keys and what is remembered.
     required: true
     type: str
-    choices: [wanted, checked, claim, keep, release, forget]
+    choices: [wanted, checked, located, claim, keep, release, forget]
   fleet:
     description: What the stage before returned as C(fleet). All stages but C(wanted) need it.
     type: dict
@@ -44,7 +45,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 fleet:
-  description: What is wanted, for the stages that follow. Returned by C(wanted) and C(checked).
+  description: What is wanted, for the stages that follow. Returned by C(wanted), C(checked) and C(located).
   returned: success
   type: dict
 changing:

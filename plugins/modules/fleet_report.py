@@ -17,16 +17,18 @@ options:
   kind:
     description:
       - V(inventory) is about what was understood, V(verify) and V(status) about engine slots, V(logs)
-        about what services said.
+        about what services said, V(backups) and V(restored) about the database.
     required: true
     type: str
-    choices: [inventory, verify, status, logs]
+    choices: [inventory, verify, status, logs, backups, restored]
   fleet:
     description: What C(ipyfleet.cluster.fleet_prepare) returned as C(fleet).
     required: true
     type: dict
   result:
-    description: What C(ipyfleet.cluster.fleet_verify) returned; V(verify) and V(status) need it.
+    description:
+      - What C(ipyfleet.cluster.fleet_verify) returned; V(verify) and V(status) need it.
+      - Of V(backups) and V(restored), what the program on the database's host printed.
     type: dict
 attributes:
   check_mode: {support: full, description: Changes nothing in either mode.}
@@ -47,7 +49,7 @@ msg:
   returned: always
   type: str
 report:
-  description: The report as data - the fleet, and by kind its C(hosts), C(slots) or C(logs).
+  description: The report as data - the fleet, and by kind its C(hosts), C(slots), C(logs), C(backups) or C(restored).
   returned: always
   type: dict
 """

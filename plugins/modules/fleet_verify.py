@@ -78,6 +78,7 @@ from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_abandoned i
 
 POLL_SECONDS = 0.1
 ANSWER_SECONDS = 5.0
+DATABASE_SECONDS = 15.0
 
 
 def who_am_i() -> Dict[str, Any]:
@@ -96,7 +97,42 @@ def who_am_i() -> Dict[str, Any]:
     return {"hostname": socket.gethostname(), "pid": os.getpid(), "python": platform.python_version(), "lock": lock}
 
 
-def ask(client: Any, wanted: List[int], awaited: List[int], question: Callable[[], Any], deadline: float) -> Dict[int, Any]:
+def see_database(tls: bool, services: List[str]) -> Dict[str, Any]:
+    """Runs on an engine: what the fleet's databases say, reached with nothing but the engine's environment.
+
+    :param tls: whether it has to be over TLS, and to be refused without.
+    :param services: of libpq, one for each database; the first is the default.
+    """
+    try:
+        import psycopg2
+    except ImportError as error:
+        return {"error": "expected psycopg2 in the environment, got: %s" % error}
+    try:
+        connection = psycopg2.connect("", connect_timeout=3)
+        with connection.cursor() as cursor:
+            cursor.execute("select current_setting('server_version'), ssl, version from pg_stat_ssl where pid = pg_backend_pid()")
+            version, encrypted, protocol = cursor.fetchall()[0]
+        connection.close()
+        for service in services[1:]:
+            psycopg2.connect("", service=service, connect_timeout=3).close()
+    except psycopg2.Error as error:
+        text = " ".join(str(error).split())
+        return {"error": text, "again": "Connection refused" in text or "starting up" in text}
+    found = {"version": version.split()[0], "tls": protocol or ""}
+    if not tls:
+        return found
+    if not encrypted:
+        return {**found, "error": "expected TLS, got a connection without"}
+    try:
+        psycopg2.connect("", sslmode="disable", channel_binding="disable", connect_timeout=3).close()
+    except psycopg2.Error:
+        return found
+    return {**found, "error": "expected a connection without TLS to be refused, got one"}
+
+
+def ask(
+    client: Any, wanted: List[int], awaited: List[int], question: Callable[..., Any], deadline: float, *arguments: object
+) -> Dict[int, Any]:
     """Answers by engine id, of those that gave one before the deadline, or before all that are awaited had.
 
     An engine that died stays listed until the hub notices, and what was sent to it is lost: so
@@ -115,11 +151,27 @@ def ask(client: Any, wanted: List[int], awaited: List[int], question: Callable[[
                     answers[number] = result.get()
                 asked.pop(number)
             elif time.monotonic() - sent > ANSWER_SECONDS:
-                asked[number] = (time.monotonic(), client[number].apply_async(question))
+                asked[number] = (time.monotonic(), client[number].apply_async(question, *arguments))
         if time.monotonic() > deadline or abandoned():
             break
         time.sleep(0.01 if asked else POLL_SECONDS)
     return answers
+
+
+def ask_database(client: Any, engines: List[int], database: Dict[str, Any], deadline: float) -> Dict[int, Any]:
+    """What engines say of the database; a server that has just been started is asked again.
+
+    :param database: `tls` and `services`, as `see_database` takes them.
+    """
+    seen: Dict[int, Any] = {}
+    asked = engines
+    while asked:
+        seen.update(ask(client, asked, asked, see_database, deadline, database["tls"], database["services"]))
+        asked = [number for number, said in seen.items() if said.pop("again", False)]
+        if time.monotonic() > deadline or abandoned():
+            break
+        time.sleep(POLL_SECONDS if asked else 0)
+    return seen
 
 
 def milliseconds(client: Any, numbers: List[int]) -> Dict[int, float]:
@@ -172,11 +224,18 @@ def verify(params: Dict[str, Any]) -> Dict[str, Any]:
     awaited = [slot["id"] for slot in slots if not slot.get("away")]
     answers = ask(client, wanted, awaited, who_am_i, deadline) if params["probe"] else {}
     times = milliseconds(client, sorted(answers))
+    seen: Dict[int, Any] = {}
+    if params["database"]:
+        reachable = sorted(answers)
+        until = max(deadline, time.monotonic() + DATABASE_SECONDS)
+        seen = ask_database(client, reachable, params["database"], until)
     listed = list(client.ids)
     found = [judge(slot, listed, answers.get(slot["id"]), params["probe"]) for slot in slots]
     for slot in found:
         if slot["id"] in times:
             slot["ms"] = times[slot["id"]]
+        if slot["id"] in answers and params["database"]:
+            slot["database"] = seen.get(slot["id"], {"error": "no answer in time"})
     short = sum(slot["state"] not in ("ok", "listed") for slot in found)
     guests = sorted(set(listed) - set(wanted))
     result: Dict[str, Any] = {"slots": found, "short": short, "ask": hosts_to_ask(found), "guests": guests}
@@ -194,6 +253,7 @@ def main() -> None:
             "slots": {"type": "list", "elements": "dict", "required": True},
             "timeout": {"type": "float", "default": 60},
             "probe": {"type": "bool", "default": True},
+            "database": {"type": "dict"},
         },
         supports_check_mode=True,
     )

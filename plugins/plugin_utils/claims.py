@@ -83,6 +83,20 @@ def release(folder: Path) -> None:
         return  # there is none, or none that this user could have made
 
 
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Have the folder of a fleet's keys for this process alone: of one run, many may make something at once.
+
+    :raises StoreError: when the folder cannot be written.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _opened(folder / CLAIM, os.O_RDWR | os.O_CREAT):
+            yield
+    except OSError as error:
+        raise StoreError(f"{folder / CLAIM}: cannot be written ({error.strerror}); set fleet_secrets_dir") from error
+
+
 def this_run() -> Claim:
     """The run that this process belongs to: of Ansible's workers, that of their main process."""
     parent = multiprocessing.parent_process()

@@ -28,7 +28,17 @@ from pathlib import Path
 FORMAT = "1"
 # what uv knows as platforms of a given C library
 GLIBC_LEVELS = (17, 28, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40)
-NOT_SHIPPED = ("CACHEDIR.TAG", ".gitignore", ".lock", "pyvenv.cfg", "bin/python*", "bin/*.bat", "bin/*.ps1")
+NOT_SHIPPED = (
+    "CACHEDIR.TAG",
+    ".gitignore",
+    ".lock",
+    "pyvenv.cfg",
+    "bin/python*",
+    "bin/*.bat",
+    "bin/*.ps1",
+    "lib/*/site-packages/*/pginstall*/include/**/*.h",
+    "lib/*/site-packages/*/pginstall*/lib/*.a",
+)
 
 
 class EnvironmentProblem(Exception):

@@ -47,7 +47,9 @@ def _of_host(fleet: Mapping[str, Any], host: str, seen: Facts, deployed: bool, n
         yield "expected a shorter home folder: the path of supervisord's socket exceeds 107 characters"
     yield from _disks(seen, need_mb)
     yield from _location(fleet, host, seen)
+    yield from _database(fleet, host, seen)
     yield from _ports(fleet, seen)
+    yield from seen["refused"]
     for user in seen["no_such_user"]:
         yield f"expected the user {user} of ipp_client_users, got no such user"
     for path in seen["foreign"]:
@@ -78,6 +80,18 @@ def _location(fleet: Mapping[str, Any], host: str, seen: Facts) -> Iterator[str]
         yield f"expected the controller's location {fleet['location']} to resolve, got: {seen['location']['error']}; {how}"
     elif host != fleet["controller"] and all(_is_loopback(address) for address in addresses):
         yield f"expected the controller's location {fleet['location']} to lead to it, got {', '.join(addresses)}; {how}"
+
+
+def _database(fleet: Mapping[str, Any], host: str, seen: Facts) -> Iterator[str]:
+    if "database" not in seen or host == fleet["postgresql"]["host"]:
+        return
+    location = fleet["postgresql"]["location"]
+    if not seen["database"]["address"]:
+        why = seen["database"]["error"]
+        yield (
+            f"expected a way to the database's host {location}, got: {why};"
+            " set postgresql: {host: ..., location: NAME} to a name that resolves here"
+        )
 
 
 def _is_loopback(address: str) -> bool:

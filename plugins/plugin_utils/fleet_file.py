@@ -27,7 +27,12 @@ TOP = (
 )  # fmt: skip
 ENGINE_KEYS = ("slots", "gpus", "env", "user_python_packages", "reserve_cores", "memory_per_engine")
 CONTROLLER_KEYS = ("host", "location", "ip")
-POSTGRESQL_KEYS = ("host", "databases", "allow")
+# beside the host, the variables of the role postgresql without their prefix
+POSTGRESQL_KEYS = (
+    "host", "location", "port", "version", "cluster", "databases", "users", "privileges", "user", "allow", "hba",
+    "replace_hba", "allow_insecure", "client_certificates", "listen_addresses", "settings", "memory_mb", "max_connections",
+    "allow_restart", "binaries", "backup", "backup_dir", "backup_keep", "backup_calendar", "drill", "python_packages", "templates_dir",
+)  # fmt: skip
 JUPYTERLAB_KEYS = ("host",)
 # The connection variables that people set by hand; a near miss of one of them is a typo.
 CONNECTION_VARS = (

@@ -8,7 +8,8 @@ first + 0 ... 6       engines: registration (clients too), control, mux, task,
 first + 7 ... 22      engines: the leaves of the broadcast tree (2 ** depth of them)
 first + 40 ... 45     clients: control, mux, task, iopub, notification, broadcast
 first + 50 ... 89     the controller's own, on loopback (monitor, broadcast tree)
-first + 90 ... 99     kept free
+first + 90            the database of scope ``user``, on loopback
+first + 91 ... 99     kept free
 ====================  ==========================================================
 
 Pools are separate because a restarted controller takes the ports of its connection files as
@@ -65,6 +66,11 @@ class PortPlan:
     def internal(self) -> list[int]:
         """Pool for the controller's own sockets."""
         return list(range(self.first + 50, self.first + 90))
+
+    @property
+    def database(self) -> int:
+        """Port of the database in scope ``user``."""
+        return self.first + 90
 
     @property
     def listening(self) -> list[int]:

@@ -2,9 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """A fleet's keys and its memory, in a folder of the operator's.
 
-``secrets.json`` (may be encrypted with ansible-vault) has the keys; ``state.json`` what is not
-secret: which engine id belongs to which slot, and whether the fleet was ever deployed with these
-keys. Both are written whole or not at all.
+``secrets.json`` has the keys of ipyparallel's connections, ``passwords.json`` the passwords of the
+database's accounts, ``ca.json`` the authority, and ``certificates.json`` what it has signed; each may be
+encrypted with ansible-vault. ``state.json`` has what is not secret: which engine id belongs to which
+slot, and whether the fleet was ever deployed with these keys. All are written whole or not at all.
 """
 
 from __future__ import annotations
@@ -16,14 +17,19 @@ import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.authority import check_authority, new_authority
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.certificates import CertificateProblem, Pair, load_key, read
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 SECRETS, STATE = "secrets.json", "state.json"
+PASSWORDS, AUTHORITY, CERTIFICATES = "passwords.json", "ca.json", "certificates.json"
+_PASSWORD_BYTES = 24
 _Z85 = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
 _B85 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&()*+-;<=>?@^_`{|}~"
 
@@ -52,10 +58,12 @@ class FleetState:
 
     :param deployed: whether a deployment with the folder's keys has begun.
     :param slots: engine ids by host, in the order of its slots.
+    :param addresses: where connections to the database come from, by host.
     """
 
     deployed: bool = False
     slots: dict[str, list[int]] = field(default_factory=dict)
+    addresses: dict[str, str] = field(default_factory=dict)
 
 
 def new_secrets() -> FleetSecrets:
@@ -103,16 +111,13 @@ class SecretStore:
 
         :raises StoreError: when the file is not what it should be, or others may read it.
         """
-        path = self.folder / SECRETS
-        if not path.exists():
+        content = self._read_private(SECRETS)
+        if content is None:
             return None
-        if stat.S_IMODE(path.stat().st_mode) & 0o077:
-            raise StoreError(f"{path}: expected mode 0600, got {stat.S_IMODE(path.stat().st_mode):04o}; chmod 600 it")
-        content = self._read(path)
         try:
             return FleetSecrets(**{key: str(content[key]) for key in ("key", "curve_public", "curve_secret")})
         except KeyError as error:
-            raise StoreError(f"{path}: expected the key {error}, which is missing") from error
+            raise StoreError(f"{self.folder / SECRETS}: expected the key {error}, which is missing") from error
 
     def create_secrets(self) -> FleetSecrets:
         """Make keys and keep them; keys that are there already are returned as they are."""
@@ -123,6 +128,99 @@ class SecretStore:
         self._write(SECRETS, asdict(made))
         return made
 
+    def passwords(self) -> dict[str, str]:
+        """Passwords that were made, by account; none when there are none yet.
+
+        :raises StoreError: when the file is not what it should be, or others may read it.
+        """
+        content = self._read_private(PASSWORDS) or {}
+        for user, password in content.items():
+            if not isinstance(password, str) or not password:
+                raise StoreError(f"{self.folder / PASSWORDS}: expected a password for {user}, got something else")
+        return dict(content)
+
+    def create_passwords(self, users: Iterable[str], given: Mapping[str, str], dry: bool = False) -> dict[str, str]:
+        """A password for each account: the one that is given, else the one that is kept, else a new one, which is kept.
+
+        :param given: passwords that the operator set; they are not kept here.
+        :param dry: keep nothing; new ones are good for nothing but a look.
+        :raises StoreError: when the file cannot be read, or has to be changed and cannot be.
+        """
+        kept = self.passwords()
+        wanted = list(users)
+        made = {user: secrets.token_urlsafe(_PASSWORD_BYTES) for user in wanted if user not in given and user not in kept}
+        if made:
+            self._write(PASSWORDS, kept | made, dry)
+        known = kept | made | dict(given)
+        return {user: known[user] for user in wanted}
+
+    def authority(self) -> Pair | None:
+        """The fleet's certificate authority; None when there is none yet.
+
+        :raises StoreError: when the file is not what it should be, or others may read it.
+        """
+        content = self._read_private(AUTHORITY)
+        if content is None:
+            return None
+        path = str(self.folder / AUTHORITY)
+        found = _pair(content, path)
+        try:
+            check_authority(found)
+        except CertificateProblem as problem:
+            raise StoreError(f"{path}: {problem}") from problem
+        return found
+
+    def create_authority(self, fleet: str, now: datetime, dry: bool = False) -> Pair:
+        """Make an authority for a fleet and keep it; one that is there already is returned as it is.
+
+        :param dry: keep nothing.
+        """
+        found = self.authority()
+        if found:
+            return found
+        made = new_authority(fleet, now)
+        self.keep_authority(made, dry)
+        return made
+
+    def keep_authority(self, authority: Pair, dry: bool = False) -> None:
+        """Keep an authority instead of the one that is there.
+
+        :param dry: only refuse what would be.
+        :raises StoreError: when the file is in a vault, or cannot be written.
+        """
+        self._write(AUTHORITY, asdict(authority), dry)
+
+    def certificates(self) -> dict[str, Pair]:
+        """Keys and certificates that the authority has signed, by name.
+
+        :raises StoreError: when the file is not what it should be, or others may read it.
+        """
+        content = self._read_private(CERTIFICATES) or {}
+        return {str(name): _pair(pair, f"{self.folder / CERTIFICATES}: {name}") for name, pair in content.items()}
+
+    def certificate(self, name: str) -> Pair | None:
+        """The key and certificate of a name; None when there are none.
+
+        :raises StoreError: as `certificates` does, and when they are none.
+        """
+        found = self.certificates().get(name)
+        if found:
+            try:
+                read(found.certificate)
+                load_key(found.key)
+            except CertificateProblem as problem:
+                raise StoreError(f"{self.folder / CERTIFICATES}: {name}: {problem}") from problem
+        return found
+
+    def keep_certificate(self, name: str, pair: Pair, dry: bool = False) -> None:
+        """Keep a certificate, beside those of other names.
+
+        :param dry: only refuse what would be.
+        :raises StoreError: when the file is in a vault, or cannot be written.
+        """
+        kept = self.certificates() | {name: pair}
+        self._write(CERTIFICATES, {each: asdict(kept[each]) for each in kept}, dry)
+
     def state(self) -> FleetState:
         """What is remembered; nothing when there is nothing."""
         path = self.folder / STATE
@@ -131,7 +229,8 @@ class SecretStore:
         content = self._read(path)
         try:
             slots = {str(host): [int(number) for number in ids] for host, ids in content["slots"].items()}
-            return FleetState(bool(content["deployed"]), slots)
+            addresses = {str(host): str(address) for host, address in content.get("addresses", {}).items()}
+            return FleetState(bool(content["deployed"]), slots, addresses)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise StoreError(f"{path}: expected a fleet's state, got something else ({error})") from error
 
@@ -153,6 +252,15 @@ class SecretStore:
                 self.folder.parent.rmdir()
         return True
 
+    def _read_private(self, name: str) -> Mapping[str, Any] | None:
+        """A file's content; None when there is none."""
+        path = self.folder / name
+        if not path.exists():
+            return None
+        if stat.S_IMODE(path.stat().st_mode) & 0o077:
+            raise StoreError(f"{path}: expected mode 0600, got {stat.S_IMODE(path.stat().st_mode):04o}; chmod 600 it")
+        return self._read(path)
+
     def _read(self, path: Path) -> Mapping[str, Any]:
         try:
             content = json.loads(self.read_text(str(path)))
@@ -162,9 +270,33 @@ class SecretStore:
             raise StoreError(f"{path}: expected a JSON object, got {type(content).__name__}")
         return content
 
-    def _write(self, name: str, content: Mapping[str, Any]) -> None:
+    def _write(self, name: str, content: Mapping[str, Any], dry: bool = False) -> None:
+        path = self.folder / name
+        if _in_vault(path):
+            # the new content would not be encrypted
+            advice = f"ansible-vault decrypt {path}, run again, and ansible-vault encrypt it again"
+            raise StoreError(f"{path}: expected a file that can be changed, got one in a vault; {advice}")
+        if dry:
+            return
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_private(self.folder / name, json.dumps(content, indent=2) + "\n")
+            write_private(path, json.dumps(content, indent=2) + "\n")
         except OSError as error:
             raise StoreError(f"{self.folder}: cannot be written ({error.strerror}); set fleet_secrets_dir") from error
+
+
+def _in_vault(path: Path) -> bool:
+    try:
+        with path.open("rb") as stream:
+            return stream.read(14) == b"$ANSIBLE_VAULT"
+    except OSError:
+        return False
+
+
+def _pair(content: object, place: str) -> Pair:
+    """A key and its certificate, as they are kept."""
+    if isinstance(content, Mapping):
+        key, certificate = content.get("key"), content.get("certificate")
+        if isinstance(key, str) and isinstance(certificate, str):
+            return Pair(key, certificate)
+    raise StoreError(f"{place}: expected a key and a certificate, got something else")

@@ -8,18 +8,24 @@ import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils import database, database_embedded
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_file import NAME
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.ports import FIRST, LAST, PortPlan, default_first
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.slots import allocate, auto_slots
 
 ROLES = ("ipp_controller", "ipp_engine", "ipp_client")
-NOT_YET = ("postgresql", "jupyterlab")
+NOT_YET = ("jupyterlab",)
 Variables = Mapping[str, Any]
 
 
 def members(groups: Mapping[str, Sequence[str]]) -> list[str]:
     """Hosts of the fleet, each once, in the order of the groups."""
     return list(dict.fromkeys(host for role in ROLES for host in groups.get(role, ())))
+
+
+def everybody(groups: Mapping[str, Sequence[str]]) -> list[str]:
+    """Hosts whose variables count: those of the fleet, and the database's."""
+    return list(dict.fromkeys([*members(groups), *groups.get("postgresql", ())]))
 
 
 def group_problems(groups: Mapping[str, Sequence[str]], variables: Mapping[str, Variables]) -> Iterator[str]:
@@ -33,7 +39,7 @@ def group_problems(groups: Mapping[str, Sequence[str]], variables: Mapping[str, 
         if groups.get(group):
             yield f"{group}: expected no host in the group, because this version has no role for it, got {', '.join(groups[group])}"
     for key in ("fleet_name", "fleet_scope", "fleet_ports", "fleet_secrets_dir", "fleet_python_packages"):
-        values = {str(variables[host].get(key)) for host in members(groups)}
+        values = {str(variables[host].get(key)) for host in everybody(groups)}
         if len(values) > 1:
             yield f"{key}: expected one value for all hosts, got {', '.join(sorted(values))}"
 
@@ -54,6 +60,7 @@ def value_problems(groups: Mapping[str, Sequence[str]], variables: Mapping[str, 
         count = variables[host].get("ipp_engine_slots", "auto")
         if count != "auto" and not (str(count).isdigit() and int(count) > 0):
             yield f"{host}: ipp_engine_slots: expected a number from 1 on, or auto, got {count!r}"
+    yield from database.problems(groups, variables)
 
 
 def location_of(controller: str, variables: Variables) -> str:
@@ -104,22 +111,28 @@ def describe(
     name = str(mine["fleet_name"])
     depth = int(mine.get("ipp_controller_broadcast_depth", defaults["ipp_controller_broadcast_depth"]))
     plan = PortPlan(int(mine.get("fleet_ports") or default_first(name)), depth)
+    scope = str(mine.get("fleet_scope", "system"))
+    found = database.describe(groups, variables, name, scope, plan)
+    # in scope user the database is brought about like the fleet's other services
+    roles = (*ROLES, "postgresql") if scope == "user" else ROLES
+    extra = database_embedded.packages(found, defaults["postgresql_python_packages"])
     auto = {host: auto_rule(variables[host], defaults) for host in groups["ipp_engine"]}
     counts = {host: len(kept.get(host, ())) or 1 if auto[host] else int(variables[host]["ipp_engine_slots"]) for host in auto}
     fleet = {
         "name": name,
-        "scope": str(mine.get("fleet_scope", "system")),
+        "scope": scope,
         "controller": controller,
         "location": location_of(controller, mine),
         "bind": bind_of(groups, mine),
         "ports": plan.to_dict(),
         "secrets_dir": secrets_dir,
+        "postgresql": found,
         "hosts": {
             host: {
-                "roles": [role for role in ROLES if host in groups.get(role, ())],
+                "roles": [role for role in roles if host in groups.get(role, ())],
                 "slots": [],
                 "auto": auto.get(host),
-                "packages": packages_of(variables[host]),
+                "packages": packages_of(variables[host], extra),
             }
             for host in members(groups)
         },
@@ -152,7 +165,10 @@ def measure(fleet: dict[str, Any], facts: Mapping[str, Variables], kept: Mapping
     set_slots(fleet, counts, kept)
 
 
-def packages_of(variables: Variables) -> list[str]:
-    """Python requirements of a host, beside those that every fleet has."""
-    own = [*(variables.get("fleet_python_packages") or []), *(variables.get("ipp_node_python_packages") or [])]
+def packages_of(variables: Variables, extra: Sequence[str] = ()) -> list[str]:
+    """Python requirements of a host, beside those that every fleet has.
+
+    :param extra: what all hosts get for the fleet's database.
+    """
+    own = [*extra, *(variables.get("fleet_python_packages") or []), *(variables.get("ipp_node_python_packages") or [])]
     return sorted({str(each) for each in own})

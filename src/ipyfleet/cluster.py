@@ -157,6 +157,47 @@ class Cluster:
         """Say what was understood of the fleet file; no host is asked. See `Result.data` for all of it."""
         return self.run("inventory")
 
+    def backup(self) -> Result:
+        """Back up the fleet's databases now; the new one is the first of `Result.backups`."""
+        return self.run("backup")
+
+    def backups(self) -> Result:
+        """Say what backups there are, and which are proven; see `Result.backups`."""
+        return self.run("backups")
+
+    def drill(self) -> Result:
+        """Prove the newest backup: restore it into a server that is thrown away, and compare every row."""
+        return self.run("drill")
+
+    def restore(
+        self,
+        database: str,
+        *,
+        backup: str = "latest",
+        overwrite: str = "",
+        drop_old: bool = False,
+        trust: bool = False,
+        check: bool = False,
+    ) -> Result:
+        """Bring a database back from a backup; see `Result.restored`.
+
+        Until all of it is there and compared, and when anything fails, the database is as it was.
+
+        :param backup: name of a backup, or ``latest``.
+        :param overwrite: the database's name once more, to replace one that is there.
+        :param drop_old: drop the one that was there, instead of keeping it under another name.
+        :param trust: run code that users wrote into the database, such as checks, with a superuser's rights.
+        :param check: only say what would be done.
+        """
+        variables = {
+            "restore_database": database,
+            "restore_backup": backup,
+            "restore_overwrite": overwrite,
+            "restore_drop_old": drop_old,
+            "restore_trust": trust,
+        }
+        return self.run("restore", check=check, variables=variables)
+
     def run(
         self,
         playbook: str | os.PathLike[str],

@@ -23,6 +23,7 @@ class Description:
     :param location: name by which engines and clients reach the controller, where it is not its own.
     :param hosts: variables by host.
     :param defaults: variables for all hosts.
+    :param postgresql: host of the database; empty for none.
     :param about: lines of comment for the top of the file.
     """
 
@@ -34,6 +35,7 @@ class Description:
     location: str = ""
     hosts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     defaults: Mapping[str, str] = field(default_factory=dict)
+    postgresql: str = ""
     about: Sequence[str] = ()
 
 

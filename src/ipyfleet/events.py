@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from ipyfleet.results import Change, Failure, Fleet, Host, LogLine, Outcome, Result, Slot, Status
+from ipyfleet.results import Backup, Change, Database, Failure, Fleet, Host, LogLine, Outcome, Restored, Result, Slot, Status
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 # tasks that only pass on what a report says already
@@ -122,6 +122,9 @@ class Collector:
         if action == "fleet_prepare" and "fleet" in result:
             fleet = result["fleet"]
             self.members = {host: list(fleet["hosts"][host]["roles"]) for host in fleet["asked"] if host in fleet["hosts"]}
+            database = fleet.get("postgresql")
+            if database and database["host"] in fleet["asked"]:
+                self.members.setdefault(database["host"], []).append("postgresql")
             self.fleet = fleet_of(fleet)
             self.warnings += [str(each) for each in result.get("warnings", [])]
         if action == "fleet_exec":
@@ -130,6 +133,7 @@ class Collector:
             ]
         if action == "fleet_report" and "report" in result:
             self.report = dict(result["report"])
+            self.warnings += [f"database: {each}" for each in self.report.get("backup_problems", [])]
 
     def _judge(self, kind: str, action: str, task: str, result: Mapping[str, Any], host: str) -> tuple[Outcome, str]:
         message = one_line(result.get("msg", ""))
@@ -187,6 +191,9 @@ class Collector:
             failures=tuple(dict.fromkeys(failures)),
             warnings=tuple(dict.fromkeys(self.warnings)),
             logs=(*self.printed, *logs_of(self.report)),
+            database=database_of(self.report.get("database")),
+            backups=tuple(backup_of(each) for each in self.report.get("backups", [])),
+            restored=restored_of(self.report["restored"]) if "restored" in self.report else None,
             data=self.report,
         )
 
@@ -203,6 +210,8 @@ class Collector:
             controller = self.report["controller"]
             failures.append(Failure(f"the controller gave no answer: {self.report['problem']}", controller))
         failures += [Failure(f"slot {slot.number} (id {slot.id}): {slot.reason}", slot.host) for slot in slots if not slot.ok]
+        database = self.report.get("database") or {}
+        failures += [Failure(f"database: {problem}", database["host"]) for problem in database.get("problems", [])]
         if self.takes_part and not self.members and not rc and not cancelled:
             failures.append(Failure("expected a host of the fleet within the limit, got none"))
         if rc and not failures and not cancelled:
@@ -261,9 +270,43 @@ def slot_of(slot: Mapping[str, Any]) -> Slot:
     )
 
 
+def database_of(said: Mapping[str, Any] | None) -> Database | None:
+    """The database as a report has it."""
+    if not said:
+        return None
+    backup = said["backup"]
+    return Database(
+        host=str(said["host"]),
+        port=int(said["port"]),
+        databases=tuple(said["databases"]),
+        user=str(said["user"]),
+        running=said["running"],
+        asked=int(said["asked"]),
+        reached=int(said["reached"]),
+        tls=str(said["tls"]),
+        version=str(said["version"]),
+        certificate_days=said["certificate_days"],
+        backup=backup_of(backup) if backup else None,
+        problems=tuple(said["problems"]),
+        message=str(said["message"]),
+    )
+
+
 def logs_of(report: Mapping[str, Any]) -> list[LogLine]:
     """Lines of logs as a report has them."""
     return [LogLine(host, unit, line) for host, units in report.get("logs", {}).items() for unit, lines in units.items() for line in lines]
+
+
+def backup_of(backup: Mapping[str, Any]) -> Backup:
+    """A backup as a report has it."""
+    same = {key: backup[key] for key in ("name", "age", "rows", "whole", "proven", "reason")}
+    return Backup(size=backup["bytes"], databases=tuple(backup["databases"]), **same)
+
+
+def restored_of(restored: Mapping[str, Any]) -> Restored:
+    """A database that was brought back, as a report has it."""
+    same = {key: restored[key] for key in ("database", "backup", "rows", "tables", "replaced", "kept", "message")}
+    return Restored(made=tuple(restored["roles"]), **same)
 
 
 def fleet_of(fleet: Mapping[str, Any]) -> Fleet:

@@ -137,6 +137,86 @@ class LogLine:
 
 
 @dataclass(frozen=True)
+class Backup:
+    """A backup of the fleet's databases.
+
+    :param name: when it was begun, as YYYYMMDDTHHMMSSZ.
+    :param age: in seconds.
+    :param size: in bytes.
+    :param rows: of all tables of all databases.
+    :param whole: whether it can be read.
+    :param proven: when a drill brought all of it back, as ISO 8601; None as long as none has.
+    :param reason: why the newest drill of it failed.
+    """
+
+    name: str
+    age: int
+    size: int
+    rows: int
+    databases: tuple[str, ...]
+    whole: bool
+    proven: str | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Database:
+    """The fleet's PostgreSQL, as far as was asked.
+
+    :param databases: names, each a service of libpq's as well; the first is the default.
+    :param user: the account that engines and clients use.
+    :param running: whether it runs, by its host's word; None when that was not asked.
+    :param asked: engines that were told to connect.
+    :param reached: those that could, with its certificate verified, and were refused without TLS.
+    :param tls: protocol of their connections, such as ``TLSv1.3``; empty in scope ``user``.
+    :param certificate_days: days until its certificate ends.
+    :param backup: the newest that a drill has brought back, if that was asked and there is one.
+    :param message: all of this but the problems, in words.
+    """
+
+    host: str
+    port: int
+    databases: tuple[str, ...]
+    user: str
+    running: bool | None = None
+    asked: int = 0
+    reached: int = 0
+    tls: str = ""
+    version: str = ""
+    certificate_days: int | None = None
+    backup: Backup | None = None
+    problems: tuple[str, ...] = ()
+    message: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether it is as wanted, as far as was asked."""
+        return not self.problems and self.running is not False
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A database that was brought back, or would be in check mode.
+
+    :param rows: of all of its tables.
+    :param tables: number of them.
+    :param replaced: whether there was one of that name.
+    :param kept: name that the one that was there has now; empty when there was none, or it was dropped.
+    :param made: roles that were made for it.
+    :param message: all of this in words.
+    """
+
+    database: str
+    backup: str
+    rows: int
+    tables: int
+    replaced: bool
+    kept: str = ""
+    made: tuple[str, ...] = ()
+    message: str = ""
+
+
+@dataclass(frozen=True)
 class Result:
     """The outcome of a verb.
 
@@ -146,6 +226,8 @@ class Result:
     :param guests: ids of engines that no slot asks for.
     :param seconds: wall-clock time.
     :param rc: exit code of ansible-playbook.
+    :param backups: newest first; of verbs that are about them.
+    :param restored: of the verb `restore`.
     """
 
     verb: str
@@ -161,6 +243,9 @@ class Result:
     warnings: tuple[str, ...] = ()
     logs: tuple[LogLine, ...] = ()
     client: ClientCheck | None = None
+    database: Database | None = None
+    backups: tuple[Backup, ...] = ()
+    restored: Restored | None = None
     data: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -198,6 +283,7 @@ class Result:
     def __str__(self) -> str:
         lines = [self.headline()]
         lines += [f"  {slot.id:>4}  {slot.host}/{slot.number}  {slot.state}" for slot in self.slots]
+        lines += [f"  {self.database.message}"] if self.database else []
         lines += [f"  {failure}" for failure in self.failures]
         return "\n".join(lines)
 
@@ -220,6 +306,8 @@ class Result:
             parts.append(html_table(("id", "host", "slot", "state", "pid", "Python", "ms"), rows))
         elif self.hosts:
             parts.append(html_table(("host", "outcome", "message"), [(host.name, host.outcome, host.message) for host in self.hosts]))
+        if self.database:
+            parts.append(f"<p>{escape(self.database.message)}</p>")
         if self.failures:
             parts.append("<ul>" + "".join(f"<li>{escape(str(failure))}</li>" for failure in self.failures) + "</ul>")
         return "".join(parts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,7 +48,17 @@ class Machine:
     def processes(self) -> list[str]:
         """Command lines of everything that runs, but the container's own."""
         listed = self.run("for f in /proc/[0-9]*/cmdline; do tr '\\0' ' ' <$f; echo; done").stdout.splitlines()
-        return [line for line in listed if "python" in line]
+        return [line for line in listed if "python" in line or "postgres" in line]
+
+    @property
+    def python(self) -> str:
+        """Python of the demo's environment."""
+        return f"{self.home}/.local/share/ipyfleet/local/env/bin/python"
+
+    def query(self, sql: str) -> subprocess.CompletedProcess[str]:
+        """Ask the demo's database as a client does: by what the shell snippet sets, with no password in code."""
+        code = f'import psycopg2; c = psycopg2.connect(""); k = c.cursor(); k.execute("{sql}"); print(k.fetchone()[0])'
+        return self.run(f". ~/.config/ipyfleet/local/database.sh && {self.python} -c '{code}'")
 
 
 @pytest.fixture(params=["root", "somebody"])
@@ -67,15 +78,17 @@ def test_demo_comes_up_stays_as_it_is_and_goes_without_a_trace(machine: Machine)
     assert "deployed" in first.stdout
     assert "['Hello, World', 'Hello, World']" in first.stdout
     assert "[0, 1]" in first.stdout
+    assert "'table squares, in PostgreSQL " in first.stdout
+    assert "{'rows': 1000, 'total': 333833500}" in first.stdout
     pids = machine.run("pgrep -f ipengine.py || grep -la ipengine.py /proc/[0-9]*/cmdline").stdout
     assert pids
     second = machine.run("bin/demo")
     assert second.returncode == 0, second.stdout + second.stderr
     assert "nothing had to be changed" in second.stdout
     assert "['Hello, World', 'Hello, World']" in second.stdout
-    pasted = second.stdout.split("paste:\n")[1].split("\nbin/demo")[0]
+    pasted = second.stdout.split("paste:\n")[1].split("\nFor the database")[0]
     lines = "\n".join(line.strip() for line in pasted.strip().splitlines())
-    typed = machine.run(f"{machine.home}/.local/share/ipyfleet/local/env/bin/python -c '{lines}; print(rc.ids)'")
+    typed = machine.run(f"{machine.python} -c '{lines}; print(rc.ids)'")
     assert typed.stdout.strip() == "[0, 1]", typed.stderr
     removed = machine.run("bin/demo --remove")
     assert removed.returncode == 0, removed.stdout + removed.stderr
@@ -86,7 +99,6 @@ def test_demo_comes_up_stays_as_it_is_and_goes_without_a_trace(machine: Machine)
 
 def test_a_killed_controller_of_the_demo_comes_back_with_its_ports_and_engines(machine: Machine) -> None:
     assert machine.run("bin/demo").returncode == 0
-    python = f"{machine.home}/.local/share/ipyfleet/local/env/bin/python"
     code = """
 import glob, os, signal, time
 import ipyparallel as ipp
@@ -111,7 +123,41 @@ for _ in range(3):
     print(f"figure: {what}: {time.monotonic() - begin:.1f} s")
     time.sleep(11)
 """
-    said = machine.run(f"{python} - <<'END'\n{code}\nEND")
+    said = machine.run(f"{machine.python} - <<'END'\n{code}\nEND")
     print(said.stdout)
     assert said.returncode == 0, said.stdout + said.stderr
+    assert machine.run("bin/demo --remove").returncode == 0
+
+
+def test_the_database_of_the_demo_is_nobody_elses_and_comes_back_when_it_is_killed(machine: Machine) -> None:
+    assert machine.run("bin/demo").returncode == 0
+    assert machine.query("select count(*) from squares").stdout.strip() == "1000", machine.query("select 1").stderr
+    # whoever is asked by root or not: the server is not root, listens here alone, and lets nobody in without a password
+    pids = "$(cat /proc/[0-9]*/stat | sed -n 's/^\\([0-9]*\\) (postgres).*/\\1/p')"
+    owners = machine.run(f"for pid in {pids}; do stat -c %U /proc/$pid; done").stdout.split()
+    assert set(owners) == {"nobody" if machine.user == "root" else machine.user}
+    listening = {line.split()[1] for line in machine.run("cat /proc/net/tcp /proc/net/tcp6").stdout.splitlines() if " 0A " in line}
+    port = machine.query("show port").stdout.strip()
+    assert {each for each in listening if int(each.split(":")[1], 16) == int(port)} == {f"0100007F:{int(port):04X}"}
+    unknown = machine.run(
+        f". ~/.config/ipyfleet/local/database.sh && PGPASSFILE=/nowhere {machine.python} -c 'import psycopg2; psycopg2.connect(\"\")'"
+    )
+    assert "no password supplied" in unknown.stderr
+    first = (
+        f". ~/.config/ipyfleet/local/database.sh && {machine.python} -c 'import psycopg2; psycopg2.connect(\"user=postgres password=x\")'"
+    )
+    assert "rejects connection" in machine.run(first).stderr
+    # a setting that it would not start with is refused before anything is changed
+    wrong = '{"postgresql_settings": {"work_mem": "9XB"}}'
+    refused = machine.run(
+        f"ANSIBLE_CONFIG=$PWD/ansible.cfg XDG_CACHE_HOME=$PWD/.demo/cache .demo/tools/venv/bin/ansible-playbook site.yml -e '{wrong}'"
+    )
+    assert 'localhost: postgresql_settings.work_mem: invalid value for parameter "work_mem": "9XB"' in refused.stdout
+    assert machine.query("show work_mem").stdout.strip() == "4MB"
+    machine.run(f"kill -9 {pids}")
+    begin = time.monotonic()
+    while (machine.query("select count(*) from squares")).stdout.strip() != "1000":
+        assert time.monotonic() - begin < 60, machine.run("cat ~/.local/share/ipyfleet/local/run/postgresql.log").stdout
+        time.sleep(0.5)
+    print(f"figure: database of the demo killed, until it answers: {time.monotonic() - begin:.1f} s")
     assert machine.run("bin/demo --remove").returncode == 0

@@ -66,7 +66,7 @@ def collection(archive: Path, source: Path, work: Path) -> Shape:
     folder = empty_folder(work, "g")
     target = folder / "h" / ".ansible" / "collections"
     shape = Shape("collection", PROGRAMS, target / "ansible_collections" / "ipyfleet" / "cluster", folder)
-    run("ansible-galaxy", "collection", "install", "--force", "-p", target, archive, cwd=source, environ=shape.environ())
+    run("ansible-galaxy", "collection", "install", "--force", "--no-deps", "-p", target, archive, cwd=source, environ=shape.environ())
     return shape
 
 

@@ -92,9 +92,14 @@ def python(name: str, code: str, user: str = "root", timeout: float = 90) -> Any
     `rc` is a client that is connected as anybody on a client host would.
     """
     begin = f"import ipyparallel as ipp, json, os\nrc = ipp.Client(profile={NAME!r}, timeout=20)\n"
+    return python_alone(name, begin + textwrap.dedent(code), user=user, timeout=timeout)
+
+
+def python_alone(name: str, code: str, program: str = PYTHON, user: str = "root", timeout: float = 90) -> Any:
+    """Run code with a Python on a host; returns what it printed, read as JSON."""
     home = "/root" if user == "root" else f"/home/{user}"
-    command = [ENGINE, "exec", "-i", "-u", user, "-e", f"HOME={home}", container(name), PYTHON, "-"]
-    done = subprocess.run(command, input=begin + textwrap.dedent(code), capture_output=True, text=True, check=False, timeout=timeout)
+    command = [ENGINE, "exec", "-i", "-u", user, "-e", f"HOME={home}", container(name), program, "-"]
+    done = subprocess.run(command, input=code, capture_output=True, text=True, check=False, timeout=timeout)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -12,7 +12,7 @@ from ansible.plugins.loader import init_plugin_loader
 ROOT = Path(__file__).resolve().parents[2]
 # as a clone's ansible.cfg does, so that FQCN imports find the clone
 init_plugin_loader([str(ROOT / "collections")])
-FOLDERS = ("src", "roles/ipp_node/files", "tools", "tests/testinfra", "tests/unit")
+FOLDERS = ("src", "roles/ipp_node/files", "roles/postgresql/files", "tools", "tests/testinfra", "tests/unit")
 sys.path += [str(ROOT / folder) for folder in FOLDERS]
 
 

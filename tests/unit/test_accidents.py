@@ -1,11 +1,13 @@
-"""The cases of the scenario accidents are well-formed, and the documentation says what to do about each."""
+"""Cases of the scenarios are well-formed, and the documentation says what to do about each."""
 
 from __future__ import annotations
 
+import ast
 import re
 from collections import Counter
 
 import pytest
+import yaml
 from accidents import Case, all_cases
 from conftest import ROOT
 
@@ -15,6 +17,13 @@ CASES = all_cases()
 # what is said is about the run, or that all went well
 TOLD = [case for _, case in CASES if case.exits > 0 and case.exits != 99]
 SAID = [case.says for case in TOLD] + [case.meanwhile.again for _, case in CASES if case.meanwhile and case.meanwhile.again]
+EDITS = [edit["says"] for edit in yaml.safe_load((ROOT / "molecule" / "postgresql" / "cases" / "edits.yml").read_text())]
+# what tests look for that are about the database
+DATABASE = [
+    *ROOT.glob("molecule/postgresql/tests/test_*.py"),
+    *(ROOT / "tests" / "unit" / f"test_{name}.py" for name in ("cli", "needed", "pg_server")),
+]
+WORDS = [node.value for path in DATABASE for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
 
 
 def explains(row: str, says: str) -> bool:
@@ -31,9 +40,21 @@ def test_what_is_said_is_explained(case: Case) -> None:
     assert [row for row in ROWS if explains(row, case.says)], case.says
 
 
+@pytest.mark.parametrize("says", EDITS)
+def test_what_is_said_of_an_edit_is_explained(says: str) -> None:
+    assert [row for row in ROWS if explains(row, says)], says
+
+
+def test_what_is_shown_of_a_refused_edit_is_what_is_said() -> None:
+    shown = re.findall(r"^db: .*", (ROOT / "docs" / "database.md").read_text(), re.MULTILINE)
+    known = [says.replace("@fleet@", "lab").replace("@major@", "15") for says in EDITS]
+    assert len(shown) == 3
+    assert [line for line in shown if not any(says in line for says in known)] == []
+
+
 @pytest.mark.parametrize("row", ROWS)
 def test_what_is_explained_is_provoked(row: str) -> None:
-    assert [says for says in SAID if explains(row, says)], row
+    assert [says for says in (*SAID, *EDITS, *map(str, WORDS)) if explains(row, says)], row
 
 
 def test_every_row_of_the_page_is_read() -> None:

@@ -51,7 +51,10 @@ def typed(home: Path, *words: str, fleet: str = LOCAL) -> subprocess.CompletedPr
     )
 
 
-VERBS = ("up", "verify", "status", "validate", "start", "stop", "restart", "logs", "teardown", "run", "inventory", "ssh", "exec")
+VERBS = (
+    "up", "verify", "status", "validate", "start", "stop", "restart", "logs", "teardown", "run", "inventory", "ssh", "exec",
+    "backup", "backups", "drill", "restore",
+)  # fmt: skip
 
 
 def test_help_names_every_verb_and_exit_code(home: Path) -> None:
@@ -87,6 +90,11 @@ def version() -> str:
         (["up", "--", "-K"], LOCAL, "ipyfleet: -K: expected no question that nobody could answer, got one; give -K before --"),
         (["teardown"], LOCAL, "ipyfleet: teardown: expected --yes, or a terminal to ask on, got neither"),
         (["status", "-i", "hosts.ini"], LOCAL, "expected a host in the group ipp_controller, got none"),
+        (["backup"], FAR, "expected a fleet with a database, got one without; name its host in the fleet file"),
+        (["drill"], LOCAL + "postgresql: localhost\n", "expected a fleet of scope system, got scope user, whose database"),
+        (["restore"], FAR, "Missing argument 'DATABASE'"),
+        (["restore", "lab"], FAR, "expected a fleet with a database, got one without"),
+        (["run", "restore"], FAR + "postgresql: head\n", "expected -e restore_database=NAME, got none"),
         (["logs", "--lines", "0"], LOCAL, "Input should be greater than or equal to 1"),
     ],
 )

@@ -5,8 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils import database_report
+from rich.console import Console
 
+from ipyfleet.cli.show import as_text
 from ipyfleet.events import Collector, Progress
+from ipyfleet.results import Backup, Restored
 
 FLEET: dict[str, Any] = {
     "name": "lab",
@@ -153,3 +157,42 @@ def test_little_is_kept_of_many_hosts(count: int) -> None:
     assert len(found.hosts) == count
     # the events themselves came to 80 MB
     assert kept < 1_000_000
+
+
+def test_backups_and_what_was_brought_back() -> None:
+    backup = {"name": "20260301T021500Z", "age": 90, "bytes": 1000, "rows": 3, "databases": ["lab"], "whole": True, "proven": None}
+    said: dict[str, Any] = {"backups": [backup | {"reason": "a row"}], "backup_problems": ["the drill failed: a row"]}
+    result = collector(event("runner_on_ok", "fleet_report", "head", {"report": said})).result(0, 3.0, False)
+    assert result.backups == (Backup("20260301T021500Z", 90, 1000, 3, ("lab",), True, None, "a row"),)
+    assert result.warnings == ("database: the drill failed: a row",)
+    assert result.restored is None
+    restored = {
+        "database": "lab",
+        "backup": "20260301T021500Z",
+        "rows": 3,
+        "tables": 1,
+        "replaced": True,
+        "kept": "lab_before",
+        "roles": ["r"],
+    }
+    said = {"restored": {**restored, "message": "it is back", "check": False, "seconds": 1.0}}
+    result = collector(event("runner_on_ok", "fleet_report", "head", {"report": said})).result(0, 3.0, False)
+    assert result.restored == Restored("lab", "20260301T021500Z", 3, 1, True, "lab_before", ("r",), "it is back")
+
+
+def test_a_result_says_how_the_database_does_wherever_it_is_shown() -> None:
+    fleet = {"postgresql": {"host": "db", "port": 5432, "user": "lab", "databases": [{"name": "lab"}, {"name": "results"}]}}
+    slots = [
+        {"host": "n1", "number": 0, "database": {"tls": "TLSv1.3", "version": "17.6"}},
+        {"host": "n2", "number": 0, "database": {"error": "connection refused"}},
+    ]
+    said = {"database": database_report.report_of(fleet, slots, None)}
+    result = collector(event("runner_on_ok", "fleet_report", "head", {"report": said})).result(0, 3.0, False)
+    assert result.database and not result.database.ok
+    words = "database lab, results on db, port 5432: reached by 1 of 2 engines over TLSv1.3, verified, PostgreSQL 17.6"
+    assert result.database.message == words
+    console = Console(record=True, soft_wrap=True)
+    as_text(console, result)
+    for shown in (str(result), result._repr_html_(), console.export_text()):
+        assert words in shown
+        assert "n2 slot 0: connection refused" in shown

@@ -27,6 +27,7 @@ SEEN: dict[str, Any] = {
     "no_such_user": [],
     "foreign": [],
     "other_secrets": [],
+    "refused": [],
 }
 
 
@@ -72,6 +73,7 @@ def test_mixed_python_versions_are_one_sentence_that_says_what_to_do() -> None:
             " set controller: {host: ..., location: NAME} to one that does",
         ),
         ({"no_such_user": ["eve"]}, "n1: expected the user eve of ipp_client_users, got no such user"),
+        ({"refused": ["postgresql_settings.jit: no"]}, "n1: postgresql_settings.jit: no"),
         ({"foreign": ["/x"]}, "n1: /x is not of this fleet; move it away, or give the fleet another name"),
         ({"socket_too_long": True}, "n1: expected a shorter home folder: the path of supervisord's socket exceeds 107 characters"),
     ],

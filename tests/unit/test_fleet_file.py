@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_file import (
+    POSTGRESQL_KEYS,
     Fleet,
     FleetFileError,
     read_fleet,
 )
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_yaml import positions
+from conftest import ROOT
 
 SMALLEST = """
     plugin: fleet
@@ -95,6 +97,13 @@ def test_complete_fleet() -> None:
         "postgresql_allow": ["ops"],
         "ansible_user": "ops",
     }
+
+
+def test_every_variable_of_the_database_can_be_said() -> None:
+    spec = yaml.safe_load((ROOT / "roles/postgresql/meta/argument_specs.yml").read_text())["argument_specs"]["main"]
+    # this one is for each of the hosts that connect
+    variables = {name.removeprefix("postgresql_") for name in spec["options"]} - {"client_address"}
+    assert set(POSTGRESQL_KEYS) == variables | {"host"}
 
 
 def test_hosts_of_a_hand_written_config() -> None:

@@ -23,6 +23,7 @@ ENGINES = (("node[01:03]=4", "ops@10.0.0.11"), ("1=2",), ("big=auto",), None)
 CLIENTS = (("desk", "laptop.example"), None)
 USERS = ("yes", None)
 SCOPES = ("user", "system", None)
+DATABASES = ("ops@10.0.0.7", None)
 
 
 def typed(*words: str, answers: str | None = None) -> Result:
@@ -39,16 +40,17 @@ def problems(result: Result) -> list[str]:
 @pytest.mark.parametrize("controller", CONTROLLERS)
 @pytest.mark.parametrize("engines", ENGINES)
 def test_what_is_written_is_a_fleet_file(controller: str | None, engines: tuple[str, ...] | None) -> None:
-    for name, clients, user, scope in itertools.product(NAMES, CLIENTS, USERS, SCOPES):
-        text = fleet_text(Answers(name, controller, engines, clients, user, scope).description())
+    for name, clients, user, scope, database in itertools.product(NAMES, CLIENTS, USERS, SCOPES, DATABASES):
+        text = fleet_text(Answers(name, controller, engines, clients, user, scope, database).description())
         fleet = read_fleet(yaml.safe_load(text), "a.fleet.yml", positions(text))
         assert fleet.name == (name or "lab")
         host = (controller or "localhost").rpartition("@")[2]
         assert fleet.groups["ipp_controller"] == (host,)
         assert fleet.groups["ipp_client"] == (clients or (host,))
+        assert fleet.groups["postgresql"] == ((database.rpartition("@")[2],) if database else ())
         assert fleet.all_vars.get("ansible_user") == user
         # a fleet on this machine needs no root
-        assert fleet.scope == (scope or ("user" if (controller, engines, clients) == (None, None, None) else "system"))
+        assert fleet.scope == (scope or ("user" if (controller, engines, clients, database) == (None, None, None, None) else "system"))
         if engines == ENGINES[0]:
             assert fleet.groups["ipp_engine"] == ("node01", "node02", "node03", "10.0.0.11")
             assert fleet.host_vars["node02"]["ipp_engine_slots"] == 4
@@ -57,12 +59,13 @@ def test_what_is_written_is_a_fleet_file(controller: str | None, engines: tuple[
 
 @pytest.mark.parametrize("value", ["a\nb", "x" * 300, "# no", "{{ x }}", "'", '"', "null", "1e3", "0o17", "[a]", "ä", "a: b", "@x", ""])
 def test_every_value_comes_back_from_the_text_as_it_was(value: str) -> None:
-    text = fleet_text(Description(value, value, {value: 1}, [value], value, value, {value: {"a": value}}, {value: value}))
+    text = fleet_text(Description(value, value, {value: 1}, [value], value, value, {value: {"a": value}}, {value: value}, value))
     read = yaml.safe_load(text)
     assert read["name"] == read["scope"] == value
     assert read["controller"] == ({"host": value, "location": value} if value else value)
     assert (read["engines"], read["clients"]) == ({value: 1}, [value])
     assert (read["hosts"], read["defaults"]) == ({value: {"a": value}}, {value: value})
+    assert read.get("postgresql", "") == value
     assert yaml.safe_load(in_yaml({value: [value]})) == {value: [value]}
 
 
@@ -114,15 +117,22 @@ def test_what_was_not_said_is_asked_for_on_a_terminal(tmp_path: Path, monkeypatc
     monkeypatch.setattr(cli_init, "write", lambda path, text, _: written.update({path: text}))
     monkeypatch.setattr(cli_init, "is_asked", lambda: True)
     monkeypatch.chdir(tmp_path)
-    result = typed("--controller", "head", answers="big\nnode[1:2] spare=1\n3\n\n\nops\n")
+    result = typed("--controller", "head", answers="big\nnode[1:2] spare=1\n3\n\ndb\n\nops\n")
     assert result.exit_code == 0, result.output
     read = yaml.safe_load(written[Path("big.fleet.yml")])
     assert (read["name"], read["controller"], read["scope"]) == ("big", "head", "system")
     assert (read["engines"], read["clients"]) == ({"node[1:2]": 3, "spare": 1}, ["head"])
-    assert read["defaults"] == {"ansible_user": "ops"}
+    assert (read["postgresql"], read["defaults"]) == ("db", {"ansible_user": "ops"})
 
 
 def test_a_number_of_slots_is_what_comes_after_the_last_sign() -> None:
     assert split_slots("a=b=2") == ("a=b", 2)
     assert split_slots("node[01:08]") == ("node[01:08]", "auto")
     assert Answers(controller="head").completed().engines == ("head",)
+
+
+def test_a_database_is_only_in_a_fleet_that_asks_for_one() -> None:
+    assert "postgresql" not in yaml.safe_load(fleet_text(Answers(controller="head").description()))
+    local = Answers(postgresql="localhost").description()
+    # all of it is on this machine, which needs no root
+    assert (local.postgresql, local.scope) == ("localhost", "user")

@@ -81,9 +81,9 @@ def test_validate_says_that_all_is_well_and_changes_nothing(home: Home) -> None:
             "expected a Python at /nowhere/python, got nothing that runs; check ipp_node_python",
         ),
         (
-            "postgresql: localhost\n",
+            "jupyterlab: localhost\n",
             [],
-            "postgresql: expected no host in the group, because this version has no role for it, got localhost",
+            "jupyterlab: expected no host in the group, because this version has no role for it, got localhost",
         ),
         ("", ["-e", "ipp_node_min_free_mb=99999999"], "expected 99999999 MB free for the root folder"),
         (

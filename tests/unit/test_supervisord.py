@@ -144,6 +144,18 @@ def test_stop_all(lab: Lab) -> None:
     assert lab.supervisor().stop_all() == []
 
 
+def test_status_has_the_last_words_of_what_ends_again_and_again(lab: Lab) -> None:
+    lab.commands["a"] = "sh -c 'echo no such thing'"
+    lab.converge()
+    deadline = time.monotonic() + 20
+    # from then on supervisord calls it running, while its next start is delayed
+    while "waiting" not in Path(lab.supervisor().programs()["a"]["logfile"]).read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert lab.supervisor().status(words=True)["a"]["last"] == "no such thing"
+    assert lab.supervisor().status(words=True)["b"]["last"] == ""
+
+
 def test_status_has_the_last_words_of_what_does_not_run(lab: Lab) -> None:
     lab.commands["b"] = f"{sys.executable} -c \"raise SystemExit('no such thing')\""
     lab.converge()

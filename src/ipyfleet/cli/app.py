@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ipyfleet.cli import hosts, init, lab, verbs
+from ipyfleet.cli import database, hosts, init, lab, verbs
 from ipyfleet.cli.state import State
 from ipyfleet.errors import InputError, IpyfleetError, RunError
 
@@ -50,6 +50,10 @@ app.command("restart")(verbs.simple("restart", "Restart the services; engines lo
 app.command()(verbs.logs)
 app.command()(verbs.teardown)
 app.command()(verbs.run)
+app.command("backup")(database.simple("backup", "Back up the fleet's databases now, as the timer on their host does by itself."))
+app.command("backups")(database.simple("backups", "Show what backups there are, and which are proven."))
+app.command("drill")(database.simple("drill", "Prove the newest backup: restore it into a server that is thrown away, and compare."))
+app.command()(database.restore)
 app.command()(hosts.inventory)
 app.command()(hosts.ssh)
 app.command("exec")(hosts.execute)

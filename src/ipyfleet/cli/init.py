@@ -29,6 +29,7 @@ class Answers:
 
     :param engines: hosts or ranges, each with ``=N`` where that is not `auto`.
     :param user: who logs in; empty for whom ssh takes.
+    :param postgresql: the database's host; empty for a fleet without one.
     """
 
     name: str | None = None
@@ -37,15 +38,17 @@ class Answers:
     clients: tuple[str, ...] | None = None
     user: str | None = None
     scope: str | None = None
+    postgresql: str | None = None
 
     def completed(self) -> Answers:
         """The same, with what is taken where nothing was said: a fleet on this machine, if no host was named."""
         controller = self.controller or LOCAL
         engines = self.engines if self.engines is not None else (controller,)
         clients = self.clients if self.clients is not None else (controller,)
-        hosts = {controller, *(split_slots(each)[0] for each in engines), *clients}
+        postgresql = self.postgresql or ""
+        hosts = {controller, *(split_slots(each)[0] for each in engines), *clients, *([postgresql] if postgresql else [])}
         scope = self.scope or ("user" if hosts == {LOCAL} else "system")
-        return Answers(self.name or NAME, controller, engines, clients, self.user or "", scope)
+        return Answers(self.name or NAME, controller, engines, clients, self.user or "", scope, postgresql)
 
     def description(self) -> Description:
         """The fleet that they describe.
@@ -66,6 +69,7 @@ class Answers:
             engines=engines,
             clients=whole.clients or (),
             defaults={"ansible_user": whole.user} if whole.user else {},
+            postgresql=whole.postgresql or "",
             about=("One ipyparallel cluster: `ipyfleet up` brings it about, `ipyfleet --help` says what else there is.",),
         )
 
@@ -80,6 +84,9 @@ def init(
         typer.Option("--engine", metavar="HOST[=N]", help="A host or a range, such as node[01:08], and the number of engines on each."),
     ] = None,
     client: Annotated[list[str] | None, typer.Option("--client", metavar="HOST", help="A host whose user connects to the fleet.")] = None,
+    postgresql: Annotated[
+        str | None, typer.Option("--postgresql", metavar="HOST", help="The host of a PostgreSQL database for engines and clients.")
+    ] = None,
     user: Annotated[str | None, typer.Option("--user", metavar="USER", help="Who logs in to the hosts.")] = None,
     scope: Annotated[str | None, typer.Option("--scope", metavar="SCOPE", help="`system` (sudo and systemd) or `user` (a login).")] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing; take what is usual where nothing is said.")] = False,
@@ -87,7 +94,7 @@ def init(
 ) -> None:
     """Write a fleet file with comments, from answers or options. Options that can be given more than once: --engine, --client."""
     out = state_of(context).out
-    given = Answers(name or name_in(path), controller, as_tuple(engine), as_tuple(client), user, scope)
+    given = Answers(name or name_in(path), controller, as_tuple(engine), as_tuple(client), user, scope, postgresql)
     if path is not None and not path.is_dir():
         check_path(path, force)
     if not yes and is_asked():
@@ -181,6 +188,8 @@ def ask(given: Answers, out: Console) -> Answers:
         given = replace(given, engines=tuple(host if "=" in host else f"{host}={slots}" for host in hosts))
     if given.clients is None:
         given = replace(given, clients=tuple(typer.prompt("Hosts of clients", given.controller).split()))
+    if given.postgresql is None:
+        given = replace(given, postgresql=typer.prompt("Host of a PostgreSQL database (empty: none)", "", show_default=False))
     usual = given.completed()
     if given.scope is None:
         given = replace(given, scope=typer.prompt("Scope: system (sudo and systemd) or user (a login)", usual.scope))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 from rich.console import Console
+from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from ipyfleet.results import Result, Slot
+from ipyfleet.results import Backup, Result, Slot
 
 COLOURS = {"ok": "green", "partial": "yellow", "refused": "red", "failed": "red", "cancelled": "yellow"}
 
@@ -27,6 +29,12 @@ def as_text(console: Console, result: Result) -> None:
     changes(console, result)
     if result.slots:
         console.print(slot_table(result.slots, result.verb == "status"))
+    if result.database:
+        console.print(result.database.message, markup=False)
+    if result.backups:
+        console.print(backup_table(result.backups))
+    if result.restored:
+        console.print(result.restored.message, markup=False)
     for warning in result.warnings:
         console.print(Text(f"warning: {warning}", "yellow"))
     for failure in result.failures:
@@ -71,6 +79,18 @@ def slot_table(slots: Sequence[Slot], services: bool) -> Table:
         known = (slot.service, slot.restarts) if services else (slot.pid, slot.python, slot.ms)
         state = Text(slot.state, "green" if slot.ok else "red")
         table.add_row(str(slot.id), slot.host, str(slot.number), state, *("-" if each is None else str(each) for each in known))
+    return table
+
+
+def backup_table(backups: Sequence[Backup]) -> Table:
+    """Backups, and what is known of them."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("backup", "age", "size", "rows", "databases", "proven"):
+        table.add_column(name, justify="right" if name in ("age", "size", "rows") else "left", no_wrap=name != "databases")
+    for each in backups:
+        proven = Text(each.proven, "green") if each.proven else Text("failed", "red") if each.reason else Text("not yet", "yellow")
+        age = str(timedelta(seconds=each.age))
+        table.add_row(each.name, age, decimal(each.size), str(each.rows), Text(", ".join(each.databases)), proven)
     return table
 
 

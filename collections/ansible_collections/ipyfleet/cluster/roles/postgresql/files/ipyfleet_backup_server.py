@@ -1,0 +1,1 @@
+../../../../../../../roles/postgresql/files/ipyfleet_backup_server.py
