@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from database import connect, deploy, flat, passwords, served_serial, sql
-from fleet import INVENTORY, main_pids, python, shell
+from fleet import INVENTORY, container, engine_run, main_pids, python, shell
 
 CONF = "/etc/postgresql/15/main/conf.d/50-ipyfleet.conf"
 STARTED = "select pg_postmaster_start_time()"
@@ -130,3 +130,15 @@ def test_check_mode_foresees_what_is_in_a_database_that_is_new() -> None:
     assert said.returncode == 0, said.stdout[-3000:]
     assert "(item=fresh)" in said.stdout
     assert sql("db", "select count(*) from pg_database where datname = 'fresh'") == "0"
+
+
+def test_a_database_whose_host_is_away_is_named_and_the_engines_go_on() -> None:
+    engine_run("pause", container("db"))
+    try:
+        status, deployment = deploy("lab", playbook="playbooks/status.yml"), deploy("lab")
+    finally:
+        engine_run("unpause", container("db"))
+    for said, words in ((status, "2 of 2 engine slots registered"), (deployment, "2 of 2 engine slots answered")):
+        assert said.returncode == 2, said.stdout
+        assert words in flat(said.stdout)
+        assert "database: its host is unreachable: " in flat(said.stdout)
