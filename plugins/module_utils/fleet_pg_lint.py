@@ -295,4 +295,4 @@ def _is_group(token: Token) -> bool:
 
 def _inside(network: Network, other: Network) -> bool:
     """Whether a network is part of another."""
-    return network.version == other.version and other.supernet_of(network)  # type: ignore[arg-type]
+    return network.version == other.version and other.supernet_of(network)  # type: ignore[arg-type]  # one version, by then
