@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import bootstrap
 import lab
@@ -21,33 +24,48 @@ ROOT = Path(__file__).resolve().parent.parent
 TEST = ROOT / ".test"
 # folders of programs that run on hosts
 PROGRAMS = ("roles/ipp_node/files", "roles/postgresql/files")
+# how pytest, mypy and Ansible begin a line about what failed
+TELLING = re.compile(r"(FAILED|ERROR|E   |fatal:|\[ERROR\]|.*: error: )")
+MOST_TOLD = 12
 PARTS = ("lint", "unit", "package", "fresh", "lab", "scenario")
 SCENARIOS = sorted(path.parent.name for path in ROOT.glob("molecule/*/molecule.yml"))
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one command of the tests went."""
+    """How one command of the tests went.
+
+    :param told: of a failed one, the lines that say what failed.
+    """
 
     name: str
     ok: bool
     seconds: float
+    told: Sequence[str] = ()
 
 
 class Tests:
     """Runs commands, shows what they print, and remembers how they went."""
 
     def __init__(self, programs: Path) -> None:
-        self.environ = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "VIRTUAL_ENV": str(programs.parent)}
+        self.environ = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "VIRTUAL_ENV": str(programs.parent), "PYTHONUNBUFFERED": "1"}
         self.outcomes: list[Outcome] = []
 
     def run(self, name: str, *command: str, cwd: Path = ROOT) -> bool:
         """Run a command; returns whether it succeeded."""
         print(f"\n=== {name}: {' '.join(command)}", flush=True)
         begin = time.monotonic()
-        code = subprocess.run(command, cwd=cwd, env=self.environ, check=False).returncode
-        self.outcomes.append(Outcome(name, code == 0, time.monotonic() - begin))
-        return code == 0
+        told: deque[str] = deque(maxlen=MOST_TOLD)
+        piped: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
+        with subprocess.Popen(command, cwd=cwd, env=self.environ, **piped) as process:
+            for line in process.stdout or ():
+                print(line, end="", flush=True)
+                plain = re.sub(r"\x1b\[[0-9;]*m", "", line).strip(" \u2502\n")
+                if TELLING.match(plain):
+                    told.append(plain[:300])
+        ok = process.returncode == 0
+        self.outcomes.append(Outcome(name, ok, time.monotonic() - begin, () if ok else tuple(told)))
+        return ok
 
     def lint(self) -> None:
         """Every linter over everything."""
@@ -151,6 +169,8 @@ def main() -> int:
     print("\n=== outcome")
     for outcome in tests.outcomes:
         print(f"{'ok    ' if outcome.ok else 'FAILED'} {outcome.seconds:7.1f} s  {outcome.name}")
+        for line in outcome.told:
+            print(f"       {line}")
     return 0 if all(outcome.ok for outcome in tests.outcomes) else 1
 
 
