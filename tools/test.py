@@ -48,7 +48,8 @@ class Tests:
     """Runs commands, shows what they print, and remembers how they went."""
 
     def __init__(self, programs: Path) -> None:
-        self.environ = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "VIRTUAL_ENV": str(programs.parent), "PYTHONUNBUFFERED": "1"}
+        mine = {"PATH": f"{programs}:{os.environ['PATH']}", "VIRTUAL_ENV": str(programs.parent), "PYTHONUNBUFFERED": "1"}
+        self.environ = {**os.environ, **mine}
         self.outcomes: list[Outcome] = []
 
     def run(self, name: str, *command: str, cwd: Path = ROOT) -> bool:
