@@ -69,6 +69,12 @@ def changes() -> str:
     return "nothing had to be changed" if found and found[1] == "0" else "deployed"
 
 
+def cell() -> str:
+    """What the last playbook says of the cell that it ran in JupyterLab."""
+    found = re.search(r"JupyterLab on localhost: (a cell ran .*?);", LOG.read_text())
+    return f" In JupyterLab, {found[1]}." if found else ""
+
+
 def up() -> None:
     """Bring the fleet up, then use it as a person would."""
     begin = time.monotonic()
@@ -78,18 +84,20 @@ def up() -> None:
     programs = bootstrap.make(DEMO / "tools", ROOT / "requirements.txt")
     print("Bringing up the fleet of inventories/local.fleet.yml", flush=True)
     play(programs, "site.yml")
-    print(f"Done in {time.monotonic() - begin:.0f} s: {changes()}.\n", flush=True)
+    print(f"Done in {time.monotonic() - begin:.0f} s: {changes()}.{cell()}\n", flush=True)
     python = FLEET / "env" / "bin" / "python"
-    subprocess.run([str(python), str(ROOT / "tools" / "hello.py"), "local"], check=True)
+    # where a server of Jupyter's notes its address
+    environ = {**os.environ, "JUPYTER_RUNTIME_DIR": str(FLEET / "run")}
+    subprocess.run([str(python), str(ROOT / "tools" / "hello.py"), "local"], env=environ, check=True)
     print(f"""
-To use it from a notebook, take {python} as its kernel's Python, and paste:
+To use it from a notebook of another Jupyter, take {python} as its kernel's Python, and paste:
 
     import ipyparallel as ipp
     rc = ipp.Client(profile="local")
     rc[:].apply_sync(lambda: "Hello, World")
 
 For the database, in a shell: . ~/.config/ipyfleet/local/database.sh
-bin/demo --remove takes all of it away.""")
+bin/demo --remove takes all of it away, notebooks too.""")
 
 
 def remove() -> None:
@@ -106,9 +114,9 @@ def remove() -> None:
 
 
 def main() -> None:
-    about = "A fleet on this machine, without root: a controller, two engines and a database, verified."
+    about = "A fleet on this machine, without root: a controller, two engines, a database and JupyterLab, verified."
     parser = argparse.ArgumentParser(prog="bin/demo", description=about)
-    parser.add_argument("--remove", action="store_true", help="take it away, without a trace")
+    parser.add_argument("--remove", action="store_true", help="take it away, without a trace, notebooks too")
     arguments = parser.parse_args()
     try:
         remove() if arguments.remove else up()

@@ -12,6 +12,7 @@ import sys
 import time
 
 import ipyparallel as ipp
+from jupyter_server.serverapp import list_running_servers
 
 
 def main(profile: str) -> None:
@@ -28,6 +29,7 @@ def main(profile: str) -> None:
     if service := rc[0].apply_sync(os.getenv, "PGSERVICE"):
         show_database(rc, service)
     rc.close()
+    show_notebook()
 
 
 def show_database(rc: ipp.Client, service: str) -> None:
@@ -35,6 +37,13 @@ def show_database(rc: ipp.Client, service: str) -> None:
     print(f"\nEngines reach the database {service} by sqlalchemy.create_engine('postgresql+psycopg2://').")
     print(f">>> rc[0].apply_sync(write)\n{rc[0].apply_sync(write)!r}")
     print(f">>> rc[-1].apply_sync(read)\n{rc[-1].apply_sync(read)}")
+
+
+def show_notebook() -> None:
+    """Show where JupyterLab is, by what its server has noted."""
+    for server in list_running_servers():
+        print("\nJupyterLab, for your browser; start-here.ipynb in it does all of this, with plots. The token is its password.")
+        print(f"{server['url']}lab?token={server['token']}")
 
 
 def write() -> str:

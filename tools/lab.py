@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -39,6 +40,12 @@ def doctor() -> dict[str, object]:
     """What is used here: engine, its version, its environment, and an image."""
     image, engine = build_image(find_engine(), say=say)
     return {"image": image, "environment": environ(engine), "version": engine.run("--version").stdout.strip()}
+
+
+def make_images(releases: Iterable[str]) -> None:
+    """Make images of hosts that are not there yet."""
+    for release in releases:
+        build_image(find_engine(), release, say=say)
 
 
 def say(text: str) -> None:

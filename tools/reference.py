@@ -17,7 +17,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "reference.md"
-ROLES = ("ipp_node", "ipp_controller", "ipp_engine", "ipp_client", "postgresql", "fleet_ca")
+ROLES = ("ipp_node", "ipp_controller", "ipp_engine", "ipp_client", "jupyterlab", "postgresql", "fleet_ca")
 
 
 def plain(text: object) -> str:

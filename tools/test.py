@@ -11,6 +11,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,20 @@ import bootstrap
 import lab
 
 from ipyfleet.lab import LabError
+from ipyfleet.lab.image import RELEASES
 
 ROOT = Path(__file__).resolve().parent.parent
 TEST = ROOT / ".test"
 # folders of programs that run on hosts
-PROGRAMS = ("roles/ipp_node/files", "roles/postgresql/files")
+PROGRAMS = ("roles/ipp_node/files", "roles/jupyterlab/files", "roles/postgresql/files")
 # how pytest, mypy and Ansible begin a line about what failed
 TELLING = re.compile(r"(FAILED|ERROR|E   |fatal:|\[ERROR\]|.*: error: )")
 MOST_TOLD = 12
 PARTS = ("lint", "unit", "package", "fresh", "lab", "scenario")
+# scenarios that run at the same time: they wait more than they compute
+AT_ONCE = 2
+# the scenario in which somebody has a browser
+BROWSER = "jupyterlab"
 SCENARIOS = sorted(path.parent.name for path in ROOT.glob("molecule/*/molecule.yml"))
 
 
@@ -52,15 +58,18 @@ class Tests:
         self.environ = {**os.environ, **mine}
         self.outcomes: list[Outcome] = []
 
-    def run(self, name: str, *command: str, cwd: Path = ROOT) -> bool:
-        """Run a command; returns whether it succeeded."""
+    def run(self, name: str, *command: str, cwd: Path = ROOT, prefix: str = "") -> bool:
+        """Run a command; returns whether it succeeded.
+
+        :param prefix: what each of its lines is printed with, where it is not the only one that runs.
+        """
         print(f"\n=== {name}: {' '.join(command)}", flush=True)
         begin = time.monotonic()
         told: deque[str] = deque(maxlen=MOST_TOLD)
         piped: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
         with subprocess.Popen(command, cwd=cwd, env=self.environ, **piped) as process:
             for line in process.stdout or ():
-                print(line, end="", flush=True)
+                print(prefix + line, end="", flush=True)
                 plain = re.sub(r"\x1b\[[0-9;]*m", "", line).strip(" \u2502\n")
                 if TELLING.match(plain):
                     told.append(plain[:300])
@@ -101,22 +110,31 @@ class Tests:
 
     def scenario(self, names: list[str]) -> None:
         """Molecule scenarios on container hosts."""
-        self.containers()
-        for name in names:
-            # molecule believes its state in ~/.ansible/tmp, which outlives hosts and clones
-            quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-            subprocess.run(["molecule", "reset", "-s", name], cwd=ROOT, env=self.environ, check=False, **quiet)  # type: ignore[call-overload]
-            self.run(f"scenario {name}", "tools/lab.py", "run", "--", "molecule", "test", "-s", name)
+        # at once, two scenarios would make the same image twice
+        self.containers(*(RELEASES if len(names) > 1 else ()))
+        if BROWSER in names:
+            install_browser()
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            list(pool.map(self.one_scenario, names))
 
-    def containers(self) -> None:
+    def one_scenario(self, name: str) -> None:
+        """One scenario, from its hosts' start to their end."""
+        # molecule believes its state in ~/.ansible/tmp, which outlives hosts and clones
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        subprocess.run(["molecule", "reset", "-s", name], cwd=ROOT, env=self.environ, check=False, **quiet)  # type: ignore[call-overload]
+        self.run(f"scenario {name}", "tools/lab.py", "run", "--", "molecule", "test", "-s", name, prefix=f"{name:<11}|")
+
+    def containers(self, *releases: str) -> None:
         """See that hosts can be started, and start with their image.
 
+        :param releases: of which the images are made, too.
         :raises bootstrap.BootstrapError: saying what to install.
         """
         install_packages()
         os.environ.update(self.environ)
         try:
             lab.doctor()
+            lab.make_images(releases)
         except LabError as error:
             raise bootstrap.BootstrapError(str(error)) from error
 
@@ -133,9 +151,30 @@ def install_packages() -> None:
         if shutil.which("docker") and shutil.which("ssh"):
             return
         raise bootstrap.BootstrapError(f"container hosts need podman (or docker) and ssh; on Debian, as root: apt-get install {lab.APT}")
-    print("=== installing with apt: " + lab.APT, flush=True)
+    apt_install(*needed)
+
+
+def install_browser() -> None:
+    """Install what the tests of JupyterLab need, where this is root on a system with apt.
+
+    :raises bootstrap.BootstrapError: saying what to install, elsewhere.
+    """
+    # the test looks for the same ones
+    if any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
+        return
+    if os.geteuid() or not shutil.which("apt-get"):
+        raise bootstrap.BootstrapError("the scenario jupyterlab needs a browser; on Debian, as root: apt-get install chromium")
+    apt_install("chromium")
+
+
+def apt_install(*packages: str) -> None:
+    """Install packages of Debian's.
+
+    :raises bootstrap.BootstrapError: with apt's reason, when it cannot.
+    """
+    print(f"=== installing with apt: {' '.join(packages)}", flush=True)
     environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["apt-get", "update", "-qq"], ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *needed]):
+    for command in (["apt-get", "update", "-qq"], ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]):
         done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
         if done.returncode:
             raise bootstrap.BootstrapError(f"{' '.join(command)}: {done.stderr.strip()}")

@@ -18,11 +18,20 @@ from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.template import trust_as_template
 from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_tree import diff_of
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.base import ROOT, HostAction, store
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.client_files import (
+    CONNECTION,
+    TOKEN,
+    make_folder,
+    prover,
+    strangers,
+    templates,
+    write_files,
+)
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.database_secrets import secrets_for
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.explain import explain, summary, unreached
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.locks import lock_key
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.places import fill
-from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.secret_store import StoreError, new_secrets, write_private
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.secret_store import StoreError, new_secrets
 
 MANAGED = "Managed by ipyfleet: the next run undoes changes made here"
 
@@ -31,10 +40,12 @@ class ActionModule(HostAction):
     """One run of the module a host, one more when the environment's archive has to go there."""
 
     TRANSFERS_FILES = True
-    _VALID_ARGS = frozenset(("phase", "fleet", "archive", "keep_data", "lines", "since", "dest"))
+    _VALID_ARGS = frozenset(("phase", "fleet", "archive", "keep_data", "lines", "since", "dest", "folder"))
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Carry out one phase on the task's host."""
+        # a temporary folder there would take a connection, which the phase `client` does without
+        self.TRANSFERS_FILES = self._task.args["phase"] != "client"
         try:
             return self.carry_out(super().run(tmp, task_vars), task_vars or {})
         except AnsibleConnectionFailure as error:
@@ -50,14 +61,14 @@ class ActionModule(HostAction):
         self.folders: dict[str, str] = {}
         phase = self._task.args["phase"]
         try:
+            if phase == "client":
+                return result | self.client(variables)
             arguments = self.arguments(variables)
         except AnsibleConnectionFailure:
             raise
         except (AnsibleError, StoreError, InvalidContentError) as error:
             message = getattr(error, "message", None) or str(error)
             return result | ({"problem": message, "changes": []} if phase == "look" else {"failed": True, "msg": message})
-        if phase == "client":
-            return result | self.client(arguments)
         archive = self._task.args.get("archive")
         if archive and phase == "converge" and not self._task.check_mode:
             arguments["archive"] = dict(archive) | {"path": self.send(archive["path"])}
@@ -70,19 +81,41 @@ class ActionModule(HostAction):
             return result | {"failed": True, "msg": explain(done) + before}
         return result | done | {"diff": diff_of(done["changes"]), "msg": summary(done["changes"])}
 
-    def client(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Write the client's connection file to `dest` on the control node."""
-        fleet, path = self._task.args["fleet"], Path(self._task.args["dest"]).expanduser().absolute()
-        if not store(fleet["secrets_dir"], self._loader.get_text_file_contents).secrets():
-            return {"failed": True, "msg": f"fleet {fleet['name']}: expected its keys in {fleet['secrets_dir']}, got none; deploy it first"}
-        text = arguments["secrets"][self.places["security"] + "/ipcontroller-client.json"]
+    def client(self, variables: dict[str, Any]) -> dict[str, Any]:
+        """Write what a client on the control node needs: its connection file to `dest`, all there is to `folder`."""
+        fleet, arguments = self._task.args["fleet"], self._task.args
+        dest, folder = (Path(given).expanduser().absolute() if (given := arguments.get(key)) else None for key in ("dest", "folder"))
+        if dest is folder is None:
+            return {"failed": True, "msg": "expected -e client_file=PATH or -e client_dir=FOLDER, got neither"}
+        keys = store(fleet["secrets_dir"], self._loader.get_text_file_contents)
+        what = "its keys" if not keys.secrets() else "JupyterLab's token" if folder and fleet["jupyterlab"] and not keys.token() else ""
+        if what:
+            return {"failed": True, "msg": f"fleet {fleet['name']}: expected {what} in {fleet['secrets_dir']}, got none; deploy it first"}
+        texts = self.client_texts(fleet, variables)
+        wanted = {dest: texts[CONNECTION]} if dest else {}
+        dry = self._task.check_mode
         try:
-            changed = not path.exists() or path.read_text() != text
-            if changed and not self._task.check_mode:
-                write_private(path, text)
+            if folder:
+                if others := strangers(folder, fleet["name"]):
+                    expected = f"expected an empty folder, or one for a client of fleet {fleet['name']}"
+                    return {"failed": True, "msg": f"client_dir: {folder}: {expected}, got {others}"}
+                wanted |= {folder / name: text for name, text in texts.items()}
+                if not dry:
+                    make_folder(folder, fleet["name"], texts)
+            changed = write_files(wanted, dry)
         except OSError as error:
-            return {"failed": True, "msg": f"{path}: cannot be written: {error.strerror}"}
-        return {"changed": changed, "msg": str(path)}
+            return {"failed": True, "msg": f"{error.filename or dest or folder}: cannot be written: {error.strerror}"}
+        return {"changed": changed, "msg": str(dest or folder)}
+
+    def client_texts(self, fleet: Mapping[str, Any], variables: dict[str, Any]) -> dict[str, str]:
+        """What a client on the control node needs, by the name of the file."""
+        known = self.known(variables)
+        secrets = self.secrets(fleet, variables | {"inventory_hostname": prover(fleet)})
+        # it is on none of the fleet's hosts
+        known |= {"secrets": secrets, "inventory_hostname": ""}
+        self.templar = self._templar.copy_with_new_env(available_variables=known)
+        texts = {name: self.render(self.folder(role), template, known) for name, (role, template) in templates(fleet).items()}
+        return texts | ({TOKEN: str(secrets["jupyterlab_token"])} if fleet["jupyterlab"] else {})
 
     def execute(self, arguments: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
         """Run the module; what Ansible has to say of becoming another user is a failure like others."""
@@ -109,15 +142,21 @@ class ActionModule(HostAction):
 
     # -- from the roles' descriptions to the module's arguments
 
-    def arguments(self, variables: dict[str, Any]) -> dict[str, Any]:
-        """What the module is to do on the task's host."""
+    def known(self, variables: dict[str, Any]) -> dict[str, Any]:
+        """What the roles' variables and templates can refer to on the task's host."""
         fleet = self._task.args["fleet"]
         host = fleet["hosts"][variables["inventory_hostname"]]
-        scope = fleet["scope"]
         # numbers and booleans that were given as text, as the roles' specs want them
-        variables = variables | host["set"] | {"fleet": fleet, "host": host, "secrets": self.secrets(fleet, variables)}
-        variables.setdefault("ansible_managed", MANAGED)
+        found: dict[str, Any] = variables | host["set"] | {"fleet": fleet, "host": host, "secrets": self.secrets(fleet, variables)}
+        found.setdefault("ansible_managed", MANAGED)
+        return found
+
+    def arguments(self, variables: dict[str, Any]) -> dict[str, Any]:
+        """What the module is to do on the task's host."""
+        variables = self.known(variables)
         self.enter(variables)
+        fleet, host = variables["fleet"], variables["host"]
+        scope = fleet["scope"]
         parts = {role: self.evaluate(f"__{role}_part") for role in ("ipp_node", *host["roles"])}
         units = [unit_of(each, scope) for each in self.expanded(parts, "units", scope)]
         # %i is what a unit file says for the number of the slot
@@ -125,7 +164,8 @@ class ActionModule(HostAction):
         generic = {each["name"]: unit_of(fill(each, self.places | {"number": "%i"}), scope) for each in described}
         probe: dict[str, Any] = {}
         for part in parts.values():
-            probe |= part.get("probe", {})
+            more = part.get("probe", {})
+            probe |= more | {"services": probe.get("services", {}) | more.get("services", {})}
         variables = variables | {"places": self.places, "units": units}
         entries = list(self.expanded(parts, "entries", scope))
         secrets: dict[str, str] = {}
@@ -135,19 +175,19 @@ class ActionModule(HostAction):
                 # a secret goes by itself: what Ansible logs of a module's arguments leaves that one out
                 secrets |= {entry["path"]: text} if entry.get("secret") else {}
                 entry |= {} if entry.get("secret") else {"content": text}
-        kept = ("kind", "path", "owner", "mode", "group", "give_to", "keep", "content", "mark")
+        kept = ("kind", "path", "owner", "mode", "group", "give_to", "keep", "once", "content", "mark")
         return {
             "phase": self._task.args["phase"],
             "fleet": fleet["name"],
             "scope": scope,
-            "user": self.places["service"] if scope == "system" else "",
-            "paths": {key: self.places[key] for key in ("root", "etc", "state", "run")},
+            "accounts": list(self.expanded(parts, "accounts", scope)) if scope == "system" else [],
+            "paths": {key: self.places[key] for key in ("root", "etc", "state", "run", "lab", "lab_run", "tunnel")},
             "python": variables["ipp_node_python"],
             "lock": fleet["locks"][lock_key(host)],
             "entries": [{key: entry[key] for key in kept if entry.get(key) not in (None, "")} for entry in entries],
             "secrets": secrets,
             "prune": [each["path"] for each in self.expanded(parts, "prune", scope)],
-            "units": [{key: unit[key] for key in ("name", "inputs", "check") if key in unit} for unit in units],
+            "units": [{key: unit[key] for key in ("name", "inputs", "check", "run") if key in unit} for unit in units],
             "probe": probe,
             **{key: self._task.args[key] for key in ("keep_data", "lines", "since") if key in self._task.args},
         }
@@ -168,6 +208,8 @@ class ActionModule(HostAction):
         keys = store(fleet["secrets_dir"], self._loader.get_text_file_contents)
         # a dry run before the first deployment: keys that are thrown away, so that there is something to show
         found: dict[str, Any] = asdict(keys.secrets() or new_secrets())
+        if fleet["jupyterlab"]:
+            found["jupyterlab_token"] = keys.create_token(dry=True)
         if not fleet["postgresql"]:
             return found
         there = variables["hostvars"][fleet["postgresql"]["host"]]
@@ -216,7 +258,7 @@ def validate(path: str, text: str) -> None:
     try:
         if path.endswith(".py"):
             ast.parse(text)
-        elif path.endswith(".json"):
+        elif path.endswith((".json", ".ipynb")):
             json.loads(text)
         elif path.endswith((".conf", ".service", ".target")):
             configparser.RawConfigParser(strict=False, delimiters=("=",)).read_string(text)

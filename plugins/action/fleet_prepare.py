@@ -12,7 +12,7 @@ from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
-from ansible_collections.ipyfleet.cluster.plugins.plugin_utils import database, database_secrets, findings, needed, wanted
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils import database, database_secrets, findings, needed, notebook, wanted
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.base import (
     ROOT,
     builder,
@@ -50,7 +50,7 @@ class ActionModule(ActionBase):
 
     def wanted(self) -> dict[str, Any]:
         """What is wanted, from the inventory and what is remembered alone."""
-        hosts = [*wanted.everybody(self.groups), *(h for g in wanted.NOT_YET for h in self.groups.get(g, ()))]
+        hosts = wanted.everybody(self.groups)
         variables, wrong = self.read_variables(dict.fromkeys(hosts))
         wrong += wanted.group_problems(self.groups, variables)
         wrong += self.needed_problems(variables)
@@ -67,6 +67,8 @@ class ActionModule(ActionBase):
             keys = self.store(folder)
             keys.secrets()
             fleet = wanted.describe(self.groups, variables, self.vars, folder, keys.state().slots)
+            if wrong := list(notebook.port_problems(fleet)):
+                raise Refused(wrong)
             for host, each in fleet["hosts"].items():
                 each["set"] = self.converted[host]
             self.set_clients(fleet, keys.state().addresses)
@@ -214,6 +216,8 @@ class ActionModule(ActionBase):
                 keys.create_secrets()
                 if fleet["postgresql"]:
                     database_secrets.create_secrets(keys, fleet, self.vars["hostvars"][fleet["postgresql"]["host"]])
+                if fleet["jupyterlab"]:
+                    keys.create_token()
                 keys.remember(state_of(fleet))
                 Locks(fleet["secrets_dir"], builder()).keep(fleet)
             except StoreError as error:

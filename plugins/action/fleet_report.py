@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.ipyfleet.cluster.plugins.plugin_utils import backups, database_report, report
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils import backups, database_report, notebook_report, report, way
 
 
 class ActionModule(ActionBase):
@@ -15,7 +15,7 @@ class ActionModule(ActionBase):
 
     _requires_connection = False
     _supports_check_mode = True
-    _VALID_ARGS = frozenset(("kind", "fleet", "result"))
+    _VALID_ARGS = frozenset(("kind", "fleet", "result", "cell"))
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Report what `kind` says."""
@@ -23,8 +23,9 @@ class ActionModule(ActionBase):
         variables = task_vars or {}
         fleet, kind = self._task.args["fleet"], self._task.args["kind"]
         known = report.fleet_of(fleet)
-        if kind == "inventory":
+        if kind in ("inventory", "client"):
             known["hosts"] = report.hosts_of(fleet, variables["hostvars"])
+            known |= {"way": way.way_of(fleet)} if kind == "client" else {}
             return result | {"report": known, "msg": report.inventory_text(known)}
         if kind in backups.KINDS:
             known |= backups.report(kind, self._task.args["result"])
@@ -37,5 +38,8 @@ class ActionModule(ActionBase):
         verified = self._task.args["result"]
         known |= report.slots_report(verified, fleet, units)
         known["database"] = database_report.report_of(fleet, known["slots"], database_report.state_of(fleet, variables["hostvars"], units))
+        known["jupyterlab"] = notebook_report.report_of(fleet, known["slots"], self._task.args.get("cell") or {})
+        known["ok"] = report.is_good(known)
+        lab = [known["jupyterlab"]["message"]] if known["jupyterlab"] else []
         text = report.status_text if kind == "status" else report.verify_text
-        return result | {"report": known, "msg": "\n".join([text(known), *database_report.lines(known["database"])])}
+        return result | {"report": known, "msg": "\n".join([text(known), *database_report.lines(known["database"]), *lab])}

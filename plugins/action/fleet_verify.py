@@ -4,11 +4,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from ansible.errors import AnsibleConnectionFailure
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.base import HostAction
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.database import seen_by_clients
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.explain import NO_PYTHON, explain, unreached
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.report import nothing_answered, slots_of
 
@@ -52,15 +52,6 @@ class ActionModule(HostAction):
             "slots": slots,
             "timeout": self._task.args["timeout"],
             "probe": self._task.args["probe"],
-            "database": database_of(fleet),
+            "database": seen_by_clients(fleet),
         }
-        interpreter = {"ansible_python_interpreter": self.places["env"] + "/bin/python"}
-        delegated = {host: each | interpreter for host, each in variables.get("ansible_delegated_vars", {}).items()}
-        variables = variables | interpreter | {"ansible_delegated_vars": delegated}
-        return dict(self._execute_module(module_name=self._task.action, module_args=arguments, task_vars=variables))
-
-
-def database_of(fleet: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What engines are to find of the database; None when the fleet has none."""
-    database = fleet["postgresql"]
-    return {"tls": database["tls"], "services": [each["name"] for each in database["databases"]]} if database else None
+        return self.by_fleets_python(arguments, variables)

@@ -63,8 +63,8 @@ options:
     type: raw
   jupyterlab:
     description:
-      - The JupyterLab host, or a mapping of C(host).
-      - The group is made, but there is no role for it in this version, so that a deployment refuses it.
+      - The JupyterLab host, or a mapping of C(host) and variables of the role C(jupyterlab) without their
+        prefix, such as C(data_dir), C(memory_max) and C(cluster_tab).
     type: raw
   hosts:
     description: Variables by host, such as C(ansible_host). Ranges work here too.

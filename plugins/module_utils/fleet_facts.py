@@ -88,7 +88,7 @@ def mounted(path: str, programs: bool) -> str:
 def strangers(folders: List[str]) -> List[str]:
     """What others have in the folders of a fleet that is not here: all but what its own removal or interruption leaves."""
     found = [os.path.join(folder, name) for folder in folders if os.path.isdir(folder) for name in sorted(os.listdir(folder))]
-    own = re.compile(r".*/(work|postgresql|\.ipyfleet-[^/]*)$")
+    own = re.compile(r".*/(work|postgresql|notebooks|\.ipyfleet-[^/]*)$")
     return [path for path in found if path not in folders and not own.match(path)]
 
 

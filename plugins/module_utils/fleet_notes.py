@@ -8,10 +8,16 @@ between: a run that was cut off between writing a file and restarting, or an edi
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 from typing import Any, Dict, List
+
+from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_reading import regular_bytes
+
+# bytes; a note has a few words
+LONGEST_NOTE = 4096
 
 
 def digest_of(files: List[str], contents: Dict[str, str]) -> str:
@@ -25,11 +31,8 @@ def digest_of(files: List[str], contents: Dict[str, str]) -> str:
         if name in contents:
             total.update(hashlib.sha256(contents[name].encode()).digest())
             continue
-        try:
-            with open(name, "rb") as stream:
-                total.update(hashlib.sha256(stream.read()).digest())
-        except OSError:
-            pass
+        with contextlib.suppress(OSError):
+            total.update(hashlib.sha256(regular_bytes(name)).digest())
     return total.hexdigest()
 
 
@@ -39,10 +42,9 @@ def started_with(run: str, name: str) -> str:
 
 
 def read_note(run: str, name: str) -> Dict[str, Any]:
-    """The note of a unit; empty when there is none."""
+    """The note of a unit; empty when there is none. The unit's user writes it, and may write anything."""
     try:
-        with open(os.path.join(run, name + ".json")) as stream:
-            note = json.load(stream)
-    except (OSError, ValueError):
+        note = json.loads(regular_bytes(os.path.join(run, name + ".json"), LONGEST_NOTE))
+    except (OSError, ValueError, RecursionError):
         return {}
     return note if isinstance(note, dict) else {}

@@ -8,8 +8,10 @@ import os
 import shutil
 from typing import Any, Dict, List, Union
 
+from ansible_collections.ipyfleet.cluster.plugins.module_utils import fleet_accounts as accounts
 from ansible_collections.ipyfleet.cluster.plugins.module_utils import fleet_facts as facts
 from ansible_collections.ipyfleet.cluster.plugins.module_utils import fleet_tree as tree
+from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_reading import regular_bytes
 from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_supervisord import Supervisord
 from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_systemd import Systemd
 
@@ -31,36 +33,58 @@ class Removal:
         self.paths: Dict[str, str] = module.params["paths"]
         self.supervisor = supervisor
         self.changes = changes
+        # what is written once and belongs to people from then on, as it was written, by path
+        self.starters = {each["path"]: each["content"] for each in self.params["entries"] if each.get("once")}
+        self.kept: List[str] = []
         rootless = module.params["scope"] == "system" or os.geteuid()
         self.database = "" if rootless else ROOTS_DATABASE % module.params["fleet"]
 
     def carry_out(self) -> None:
-        """Take away what converging brought; nothing outside of it, and no work folder with something in it."""
+        """Take away what converging brought; nothing outside of it, and no folder of data with something in it."""
         self.check_own()
         self.changes += self.supervisor.stop_all()
-        keep = self.data() if self.params["keep_data"] else []
+        # what people have outside of the fleet's own folders is never removed
+        keep = self.data() if self.params["keep_data"] else self.notebooks(outside=True)
+        self.kept = keep
         folders = sorted({path for path in self.paths.values() if not self.inside(path)}, reverse=True)
         outside = [each for each in self.params["entries"] if not self.inside(each["path"]) and each["path"] not in folders]
-        self.absent([each for each in outside if each["kind"] != "directory"])
+        self.absent([each for each in outside if each["kind"] != "directory" and os.path.dirname(each["path"]) not in keep])
         for path in folders:
             self.remove_folder(path, keep)
         if os.path.isdir(self.database) and self.database not in keep:
             self.remove_folder(self.database, [])
         self.absent([each for each in reversed(outside) if each["kind"] == "directory"])
-        if self.params["scope"] == "system" and not keep:
-            self.remove_user()
+        if self.params["scope"] == "system":
+            for name in accounts.living_in(self.homes(keep)):
+                self.changes += accounts.remove(self.module, name)
         if self.changes and not self.module.check_mode and isinstance(self.supervisor, Systemd):
             self.supervisor.change("daemon-reload")
 
     def data(self) -> List[str]:
-        """Folders with what engines wrote, and with databases, that have something in them."""
+        """Folders with what engines wrote, with databases and notebooks, that have something in them."""
         folders = [os.path.join(self.paths["state"], name) for name in ("work", "postgresql")]
-        return [each for each in [*folders, self.database] if os.path.isdir(each) and os.listdir(each)]
+        found = [each for each in [*folders, self.database] if os.path.isdir(each) and os.listdir(each)]
+        return found + self.notebooks(outside=False) + self.notebooks(outside=True)
+
+    def notebooks(self, outside: bool) -> List[str]:
+        """Folders with notebooks other than those that everybody starts with, as they were written.
+
+        :param outside: whether those that are meant are outside of the fleet's own folders, or inside.
+        """
+        usual = os.path.join(self.paths["lab"], "notebooks")
+        folders = sorted({usual, *map(os.path.dirname, self.starters)})
+        return [each for each in folders if self.inside(each) != outside and not self.pristine(each)]
+
+    def pristine(self, folder: str) -> bool:
+        """Whether a folder has nothing in it that people made or changed."""
+        names = os.listdir(folder) if os.path.isdir(folder) else []
+        paths = [os.path.join(folder, name) for name in names]
+        return all(path in self.starters and holds(path, self.starters[path]) for path in paths)
 
     def check_own(self) -> None:
         """Refuse folders that exist and do not say that they are this fleet's."""
         marker = os.path.join(self.paths["etc"], MARKER)
-        there = [path for path in self.paths.values() if os.path.isdir(path) and os.listdir(path)]
+        there = facts.strangers(list(self.paths.values()))
         if there and '"name": "%s"' % self.params["fleet"] not in facts.read_bytes(marker).decode("utf-8", "replace"):
             raise tree.TreeError("%s: expected the description of fleet %s; nothing was removed" % (marker, self.params["fleet"]))
 
@@ -84,16 +108,18 @@ class Removal:
         if not self.module.check_mode:
             empty(path, kept)
 
-    def remove_user(self) -> None:
-        """Remove the service user, if it is the one that was made for the fleet."""
-        name = self.params["user"]
-        if tree.Owner(name).home != self.paths["state"]:
-            return
-        self.changes.append({"path": name, "what": "remove system user"})
-        if not self.module.check_mode:
-            code, _, err = self.module.run_command([self.module.get_bin_path("userdel", required=True), name])
-            if code:
-                raise tree.TreeError("userdel %s: %s" % (name, err.strip()))
+    def homes(self, keep: List[str]) -> List[str]:
+        """Folders whose accounts were made for the fleet, on whichever of its hosts; who has data in `keep` stays."""
+        data = [] if keep else [self.paths["state"], os.path.join(self.paths["lab"], "home")]
+        return [*data, self.paths["tunnel"]]
+
+
+def holds(path: str, text: str) -> bool:
+    """Whether a path is a regular file with this text."""
+    try:
+        return regular_bytes(path) == text.encode()
+    except OSError:
+        return False
 
 
 def empty(path: str, keep: List[str]) -> None:

@@ -25,7 +25,8 @@ class Systemd:
 
     :param fleet: the fleet's name.
     :param run: folder of the notes that units leave when they start.
-    :param wanted: units that shall run, each with `name` and `inputs`, the files that it is started with.
+    :param wanted: units that shall run, each with `name`, `inputs`, the files that it is started with, and
+        `run` where it leaves its notes elsewhere.
     """
 
     def __init__(self, module: Any, fleet: str, run: str, wanted: List[Dict[str, Any]]) -> None:
@@ -34,7 +35,7 @@ class Systemd:
         self._shown: Optional[Dict[str, Dict[str, str]]] = None
         self.prefix = "ipyfleet-%s" % fleet
         self.target = "%s.target" % self.prefix
-        self.own = re.compile(re.escape(self.prefix) + r"-(controller|engine@\d+)\.service$")
+        self.own = re.compile(re.escape(self.prefix) + r"-(controller|engine@\d+|jupyterlab)\.service$")
         self.units = {self.unit(each["name"]): each for each in wanted}
 
     def unit(self, name: str) -> str:
@@ -105,7 +106,7 @@ class Systemd:
 
     def up_to_date(self, unit: Dict[str, Any], contents: Dict[str, str]) -> bool:
         """Whether a unit was started with the files that are, or will be, there."""
-        return started_with(self.run, unit["name"]) == digest_of(unit["inputs"], contents)
+        return started_with(unit.get("run") or self.run, unit["name"]) == digest_of(unit["inputs"], contents)
 
     def act(self, todo: Dict[str, List[str]], reload: bool) -> None:
         """Carry out what is to be done, by verb; nothing is waited for."""

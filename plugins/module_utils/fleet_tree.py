@@ -9,13 +9,16 @@ that has become the owner.
 
 from __future__ import annotations
 
+import errno
+import grp
 import json
 import os
 import pwd
-import stat
 import tempfile
 import traceback
 from typing import Any, Callable, Dict, List, Optional
+
+from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_reading import regular_bytes
 
 MASKED = "(secret, not shown)\n"
 OTHER_OWNER = "%s: expected a folder of the user %s, got %s; chown it, or move it away"
@@ -55,6 +58,14 @@ class Owner:
 def me() -> str:
     """Name of this process's user."""
     return pwd.getpwuid(os.geteuid()).pw_name
+
+
+def name_of(uid: int) -> str:
+    """Name of the account with this id; empty when there is none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return ""
 
 
 def login_user() -> str:
@@ -138,7 +149,8 @@ class Tree:
         """Bring every entry about, in order, and return the changes.
 
         An entry has `path`, `mode` and `kind`: ``directory`` (an existing one is left as it is when
-        `keep`), ``file`` (with `content`; `mark` is in every content that is the fleet's own),
+        `keep`), ``file`` (with `content`; `mark` is in every content that is the fleet's own; one
+        that is there is left as it is when `once`),
         ``link`` (with `target`) or ``absent`` (a folder only when it is empty).
         """
         os.umask(0o077)
@@ -164,13 +176,26 @@ class Tree:
                 self.attributes(entry)
             return
         self.note(path, "create folder")
-        if not self.module.check_mode:
+        if self.module.check_mode:
+            return
+        if not entry.get("give_to"):
             os.mkdir(path, 0o700)
             self.attributes(entry, quiet=True)
+            return
+        # given away before it has its name: a run that is cut off leaves no folder of root's there
+        new = tempfile.mkdtemp(prefix=".ipyfleet-", dir=os.path.dirname(path))
+        try:
+            self.attributes({**entry, "path": new}, quiet=True)
+            os.rename(new, path)
+        finally:
+            if os.path.exists(new):
+                os.rmdir(new)
 
     def file(self, entry: Dict[str, Any]) -> None:
         """A file: written beside and renamed into place."""
         path, content = entry["path"], entry["content"]
+        if entry.get("once") and os.path.lexists(path):
+            return
         before = read_regular(path)
         if before == content:
             self.attributes(entry)
@@ -227,7 +252,7 @@ class Tree:
     def attributes(self, entry: Dict[str, Any], quiet: bool = False) -> None:
         """Owner, group and mode, by Ansible's own means."""
         owner = self.account(entry.get("give_to"))
-        if self.module.check_mode and Owner(owner).uid is None:
+        if self.module.check_mode and (Owner(owner).uid is None or not group_exists(entry.get("group"))):
             # an account that is yet to be made, and a folder that it once had
             self.note(entry["path"], "set owner")
             return
@@ -245,25 +270,25 @@ class Tree:
             self.note(entry["path"], "set %s" % ", ".join(sorted(set(diff.get("after", {})) - {"path"})))
 
 
+def group_exists(name: Optional[str]) -> bool:
+    """Whether the host has a group; none that is asked for counts as one."""
+    try:
+        return not name or bool(grp.getgrnam(name))
+    except KeyError:
+        return False
+
+
 def read_regular(path: str) -> Optional[str]:
     """Text of a regular file; None when there is none, or anything else in its place.
 
     :raises TreeError: when a folder stands there.
     """
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        return regular_bytes(path).decode("utf-8", "replace")
     except OSError as error:
-        if os.path.islink(path) or not os.path.lexists(path):
-            return None
-        if not os.access(path, os.R_OK):
-            return None  # replaced by rename
-        raise TreeError("%s: %s" % (path, error.strerror)) from error
-    kind = os.fstat(handle).st_mode
-    if stat.S_ISDIR(kind):
-        os.close(handle)
-        raise TreeError("%s: expected a file, got a folder; move it away" % path)
-    with os.fdopen(handle, "rb") as stream:
-        return stream.read().decode("utf-8", "replace") if stat.S_ISREG(kind) else None
+        if error.errno == errno.EISDIR:
+            raise TreeError("%s: expected a file, got a folder; move it away" % path) from error
+        return None  # replaced by rename
 
 
 def refuse_other_owner(path: str, owner: Owner) -> None:

@@ -22,7 +22,7 @@ options:
       - V(look) says what is there and what V(converge) would change, and changes nothing.
       - V(status) says how the units do, V(logs) what they said. V(remove) takes the fleet away from the host.
       - V(start), V(stop) and V(restart) are for the units alone; what is stopped comes back at the next boot.
-      - V(client) is of the action plugin alone, and writes the client's connection file on the control node.
+      - V(client) is of the action plugin alone, and writes what a client on the control node needs there.
     choices: [look, converge, status, logs, start, stop, restart, remove, client]
     required: true
     type: str
@@ -36,7 +36,9 @@ options:
         V(converge) takes it, and only when the environment is to change.
     type: dict
   keep_data:
-    description: Whether V(remove) leaves the work folder and databases of scope C(user) alone when there is something in them.
+    description:
+      - Whether V(remove) leaves the work folder, notebooks, and databases of scope C(user) alone when there is something in them.
+      - Notebooks outside of the fleet's own folders are left alone in any case.
     type: bool
     default: true
   lines:
@@ -48,7 +50,13 @@ options:
     type: str
     default: ""
   dest:
-    description: Where V(client) writes the file on the control node, for nobody else to read.
+    description: Where V(client) writes the client's connection file on the control node, for nobody else to read.
+    type: path
+  folder:
+    description:
+      - Private folder on the control node that V(client) writes all to that a client there needs. That is the
+        connection file; for a fleet with a database, what libpq needs to find it and to prove who one is; for one
+        with JupyterLab, its token. It is made if it is not there.
     type: path
 attributes:
   check_mode: {support: full, description: Says what it would change.}
@@ -77,6 +85,11 @@ units:
   description: State of each unit by name.
   returned: when phase is look or status
   type: dict
+kept:
+  description: Folders that were left alone, because people have something in them.
+  returned: when phase is remove
+  type: list
+  elements: str
 logs:
   description: Lines of each unit by name.
   returned: when phase is logs
@@ -89,6 +102,8 @@ import os
 from typing import Any, Dict, List, Union
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ipyfleet.cluster.plugins.module_utils import fleet_accounts as accounts
+from ansible_collections.ipyfleet.cluster.plugins.module_utils import fleet_data_dir as data_dir
 from ansible_collections.ipyfleet.cluster.plugins.module_utils import fleet_env as env
 from ansible_collections.ipyfleet.cluster.plugins.module_utils import fleet_facts as facts
 from ansible_collections.ipyfleet.cluster.plugins.module_utils import fleet_tree as tree
@@ -136,7 +151,9 @@ class Host:
         if phase in ("look", "converge") and not powerless:
             self.converge()
         elif phase == "remove":
-            Removal(self.module, self.supervisor, self.changes).carry_out()
+            removal = Removal(self.module, self.supervisor, self.changes)
+            removal.carry_out()
+            result["kept"] = removal.kept
         elif phase in ("start", "stop", "restart"):
             self.act(phase)
         elif phase == "logs":
@@ -150,34 +167,26 @@ class Host:
 
     def converge(self) -> None:
         """Bring the host about; in check mode only note what that would change."""
+        wrong = list(accounts.problems(self.params["accounts"]))
+        if wrong:
+            raise tree.TreeError("; ".join(wrong))
         self.changes += self.supervisor.retire()
-        if self.system:
-            self.service_user()
+        for each in self.params["accounts"]:
+            self.changes += accounts.create(self.module, each["name"], each["home"], each["comment"], each.get("keys", False))
+            if each.get("keys"):
+                path = os.path.join(each["home"], ".ssh", "authorized_keys")
+                self.changes += accounts.close(self.module, each["name"], path, self.contents()[path])
         before = len(self.changes)
         self.entries(("root",))
         files_changed = len(self.changes) > before
         stamp = self.environment()
         self.entries(sorted({each["owner"] for each in self.params["entries"]} - {"root"}))
         self.prune()
+        self.retire_accounts()
         contents = {**self.contents(), **stamp} if self.module.check_mode else {}
         self.changes += self.supervisor.converge(files_changed, contents)
         if not self.module.check_mode:
             env.remove_others(self.paths["root"])
-
-    def service_user(self) -> None:
-        """The account that the services run as."""
-        name = self.params["user"]
-        if not name or tree.Owner(name).uid is not None:
-            return
-        self.changes.append({"path": name, "what": "create system user"})
-        if self.module.check_mode:
-            return
-        command = [self.module.get_bin_path("useradd", required=True), "--system", "--user-group", "--no-create-home"]
-        shell = self.module.get_bin_path("nologin", opt_dirs=["/usr/sbin", "/sbin"]) or "/bin/false"
-        command += ["--home-dir", self.paths["state"], "--shell", shell, "--comment", "ipyfleet services", name]
-        code, _, err = self.module.run_command(command)
-        if code:
-            raise tree.TreeError("useradd %s: %s" % (name, err.strip()))
 
     def entries(self, owners: Any) -> None:
         """Entries of the given owners; `root` is this process's own user when that is not root."""
@@ -231,9 +240,19 @@ class Host:
                 self.changes += tree.converge_as(owner, self.module, [entry])
 
     def owner_of(self, path: str) -> str:
-        """The account in whose name an old file is removed: the service user's below its own folder."""
-        inside = self.system and path.startswith(self.paths["state"] + os.sep)
-        return self.params["user"] if inside else tree.me()
+        """The account in whose name an old file is removed: below a folder that root gave away, the one that has it."""
+        given = (self.paths["state"], os.path.join(self.paths["lab"], "home"), self.paths["lab_run"])
+        for folder in given:
+            if path.startswith(folder + os.sep):
+                return tree.name_of(os.lstat(folder).st_uid)
+        return tree.me()
+
+    def retire_accounts(self) -> None:
+        """Remove the account for tunnels where the fleet has none any more, or has one of another name."""
+        wanted = [each["name"] for each in self.params["accounts"]]
+        for name in accounts.living_in([self.paths["tunnel"]]) if self.system else []:
+            if name not in wanted:
+                self.changes += accounts.remove(self.module, name)
 
     # -- looking
 
@@ -257,18 +276,18 @@ class Host:
             found["taken"] = [] if mine.get("running") else facts.taken(probe["address"], probe["ports"], mark)
             pattern = os.path.join(os.path.dirname(self.paths["etc"]), "*", MARKER)
             found["others"] = facts.other_fleets(pattern, os.path.join(self.paths["etc"], MARKER))
-        if probe.get("database_server"):
-            found["taken"] = found.get("taken", []) + self.taken_from_database(**probe["database_server"])
-        found["refused"] = self.refused()
+        for name, place in sorted(probe.get("services", {}).items()):
+            found["taken"] = found.get("taken", []) + self.taken_from(name, **place)
+        found["refused"] = [*self.refused(), *self.unfit()]
         found["no_such_user"] = [each for each in probe.get("client_users", []) if tree.Owner(tree.account(each)).uid is None]
         found["foreign"] = self.foreign()
         found["other_secrets"] = [each["path"] for each in self.changes if each.get("secret") and each["what"] == "change file"]
         return found
 
-    def taken_from_database(self, address: str, port: int) -> List[Dict[str, Any]]:
-        """The database's port, if something else listens on it."""
-        mine = self.supervisor.status(words=False).get("postgresql", {})
-        return [] if mine.get("running") else facts.taken(address, [port], self.paths["run"])
+    def taken_from(self, name: str, address: str, port: int) -> List[Dict[str, Any]]:
+        """The port of a unit, if something else listens on it."""
+        mine = self.supervisor.status(words=False).get(name, {})
+        return [] if mine.get("running") else facts.taken(address, [port], self.paths["root"] if self.system else self.paths["run"])
 
     def refused(self) -> List[str]:
         """What programs say of a file that is about to change, if they are here and will stay as they are."""
@@ -283,13 +302,18 @@ class Host:
                 found += out.splitlines() if code == 0 else ["%s: %s" % (check["path"], env.last_line(err))]
         return found
 
+    def unfit(self) -> List[str]:
+        """What speaks against the folder of notebooks, if the fleet file names one."""
+        path, user = self.params["probe"].get("data_dir", ""), self.params["probe"].get("data_user") or tree.me()
+        return list(data_dir.problems(path, user, self.paths, self.system)) if path else []
+
     def foreign(self) -> List[str]:
         """What others have under the names of this fleet."""
         found = {each["path"] for each in self.changes if each.get("foreign")}
         # the first file of all that a fleet brings: without it, none of what is here can be the fleet's
         if not os.path.exists(os.path.join(self.paths["etc"], MARKER)):
             found |= {each["path"] for each in self.changes if each["what"] == "change file"}
-            found |= set(facts.strangers([self.paths[path] for path in ("root", "etc", "state")]))
+            found |= set(facts.strangers([self.paths[path] for path in ("root", "etc", "state", "lab", "tunnel")]))
         return sorted(found)
 
     # -- units alone
@@ -311,15 +335,17 @@ def main() -> None:
             "phase": {"type": "str", "required": True, "choices": PHASES},
             "fleet": {"type": "str", "required": True},
             "scope": {"type": "str", "required": True, "choices": ["system", "user"]},
-            "user": {"type": "str", "default": ""},  # the service user, in scope system
-            "paths": {"type": "dict", "required": True},  # root, etc, state, run
+            # of scope system: name, home, data, comment, the variable that it is set_by, and keys where people log in with ssh keys
+            "accounts": {"type": "list", "elements": "dict", "default": []},
+            "paths": {"type": "dict", "required": True},  # root, etc, state, run, lab, lab_run, tunnel
             "python": {"type": "path", "default": ""},  # for the environment; this one when empty
             "lock": {"type": "str", "default": ""},  # digest of the lock that the environment is to be built from
             # folders, files and links; a leftover is what others may make there, and only matters to remove
             "entries": {"type": "list", "elements": "dict", "default": []},
             "secrets": {"type": "dict", "default": {}, "no_log": True},  # contents of secret files, by path
             "prune": {"type": "list", "elements": "str", "default": []},  # patterns; what matches and is no entry goes
-            "units": {"type": "list", "elements": "dict", "default": []},  # name; inputs: the files it is started with; check
+            # name; inputs: the files it is started with; run: where it notes that; check
+            "units": {"type": "list", "elements": "dict", "default": []},
             "archive": {"type": "dict"},  # on the host: path, sha256, lock, kind, compiled
             "probe": {"type": "dict", "default": {}},  # what to find out: see `look`
             "keep_data": {"type": "bool", "default": True},

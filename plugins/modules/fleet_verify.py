@@ -75,10 +75,15 @@ from typing import Any, Callable, Dict, List
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ipyfleet.cluster.plugins.module_utils import fleet_tree as tree
 from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_abandoned import abandoned
+from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_looks import see_database
 
 POLL_SECONDS = 0.1
 ANSWER_SECONDS = 5.0
 DATABASE_SECONDS = 15.0
+
+
+# engines have no such module to import it from: it goes there as it is
+see_database.__module__ = "__main__"
 
 
 def who_am_i() -> Dict[str, Any]:
@@ -95,39 +100,6 @@ def who_am_i() -> Dict[str, Any]:
     except (OSError, ValueError, KeyError):
         lock = ""
     return {"hostname": socket.gethostname(), "pid": os.getpid(), "python": platform.python_version(), "lock": lock}
-
-
-def see_database(tls: bool, services: List[str]) -> Dict[str, Any]:
-    """Runs on an engine: what the fleet's databases say, reached with nothing but the engine's environment.
-
-    :param tls: whether it has to be over TLS, and to be refused without.
-    :param services: of libpq, one for each database; the first is the default.
-    """
-    try:
-        import psycopg2
-    except ImportError as error:
-        return {"error": "expected psycopg2 in the environment, got: %s" % error}
-    try:
-        connection = psycopg2.connect("", connect_timeout=3)
-        with connection.cursor() as cursor:
-            cursor.execute("select current_setting('server_version'), ssl, version from pg_stat_ssl where pid = pg_backend_pid()")
-            version, encrypted, protocol = cursor.fetchall()[0]
-        connection.close()
-        for service in services[1:]:
-            psycopg2.connect("", service=service, connect_timeout=3).close()
-    except psycopg2.Error as error:
-        text = " ".join(str(error).split())
-        return {"error": text, "again": "Connection refused" in text or "starting up" in text}
-    found = {"version": version.split()[0], "tls": protocol or ""}
-    if not tls:
-        return found
-    if not encrypted:
-        return {**found, "error": "expected TLS, got a connection without"}
-    try:
-        psycopg2.connect("", sslmode="disable", channel_binding="disable", connect_timeout=3).close()
-    except psycopg2.Error:
-        return found
-    return {**found, "error": "expected a connection without TLS to be refused, got one"}
 
 
 def ask(

@@ -24,7 +24,7 @@ def builder() -> Builder:
     """Locks and archives of this collection's environment, kept in the user's cache."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ipyfleet"
     folder = ROOT / "environment"
-    return Builder(folder / "requirements.in", folder / "requirements.lock", cache)
+    return Builder(folder / "requirements.in", folder / "requirements.lock", folder / "known.lock", cache)
 
 
 def secrets_dir(variables: Mapping[str, Any]) -> str:
@@ -61,8 +61,17 @@ class HostAction(ActionBase):
         if fleet["scope"] == "user":
             # by the shell, as IPython would: $HOME, which need not be what the user database says
             home = str(self._low_level_execute_command("echo ~", sudoable=False)["stdout"]).strip()
-        self.places = places(fleet["scope"], fleet["name"], str(self.evaluate("ipp_node_user")), home)
+        accounts = {"service": "ipp_node_user", "lab": "jupyterlab_user", "tunnel": "jupyterlab_tunnel_user"}
+        users = {name: str(self.evaluate(variable)) for name, variable in accounts.items()}
+        self.places = places(fleet["scope"], fleet["name"], users, home)
 
     def evaluate(self, name: str) -> Any:
         """The value of a variable."""
         return self.templar.template(trust_as_template(f"{{{{ {name} }}}}"))
+
+    def by_fleets_python(self, arguments: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, Any]:
+        """Run the module of this action's name by the Python of the fleet's environment, where the task is delegated to."""
+        interpreter = {"ansible_python_interpreter": self.places["env"] + "/bin/python"}
+        delegated = {host: each | interpreter for host, each in variables.get("ansible_delegated_vars", {}).items()}
+        task_vars = dict(variables) | interpreter | {"ansible_delegated_vars": delegated}
+        return dict(self._execute_module(module_name=self._task.action, module_args=dict(arguments), task_vars=task_vars))

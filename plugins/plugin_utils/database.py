@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils import database_embedded, database_files, issuing, passwords
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_file import DATABASE_CLIENTS, MEMBERS
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.ports import PortPlan
 
 IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,62}")
@@ -32,7 +33,7 @@ def problems(groups: Mapping[str, Sequence[str]], variables: Mapping[str, Variab
         return
     (host,) = hosts
     mine = variables[host]
-    others = {each for role in ("ipp_controller", "ipp_engine", "ipp_client") for each in groups.get(role, ())} - {host}
+    others = {each for role in MEMBERS for each in groups.get(role, ())} - {host}
     if mine.get("fleet_scope") == "user" and others:
         yield (
             f"{host}: postgresql: expected a fleet on one host, because the database of scope user has no TLS and stays on loopback,"
@@ -105,7 +106,7 @@ def describe(
     wanted = dict.fromkeys([user, *(each["owner"] for each in databases if each["owner"] != SUPERUSER)])
     known = {each["name"] for each in users}
     users = [{"name": each} for each in wanted if each not in known] + users
-    alone = scope == "user" or {each for role in ("ipp_controller", "ipp_engine", "ipp_client") for each in groups.get(role, ())} == {host}
+    alone = scope == "user" or {each for role in MEMBERS for each in groups.get(role, ())} == {host}
     return {
         "host": host,
         "location": _location(host, mine),
@@ -141,6 +142,12 @@ def given_passwords(variables: Variables) -> dict[str, str]:
     return {str(each["name"]): str(each["password"]) for each in entries if each.get("password")}
 
 
+def seen_by_clients(fleet: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What engines and notebooks are to find of the database; None when the fleet has none."""
+    database = fleet["postgresql"]
+    return {"tls": database["tls"], "services": [each["name"] for each in database["databases"]]} if database else None
+
+
 def clients_of(fleet: Mapping[str, Any], addresses: Mapping[str, str]) -> list[dict[str, str]]:
     """Hosts of the fleet that may connect, each with the address that its connections come from.
 
@@ -159,7 +166,7 @@ def clients_of(fleet: Mapping[str, Any], addresses: Mapping[str, str]) -> list[d
 def unknown_clients(fleet: Mapping[str, Any]) -> list[str]:
     """Hosts of the fleet that should be let in, and cannot, because their address is not known."""
     known = {each["host"] for each in fleet["postgresql"]["clients"]}
-    return [host for host, each in fleet["hosts"].items() if {"ipp_engine", "ipp_client"} & set(each["roles"]) and host not in known]
+    return [host for host, each in fleet["hosts"].items() if set(DATABASE_CLIENTS) & set(each["roles"]) and host not in known]
 
 
 def _location(host: str, variables: Variables) -> str:

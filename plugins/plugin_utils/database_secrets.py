@@ -12,6 +12,7 @@ from typing import Any
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.authority import request, root
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.certificates import CertificateProblem
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.database import given_passwords
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_file import DATABASE_CLIENTS
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.issuing import authority_for, certificate_for, validity
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.secret_store import SecretStore, StoreError
 
@@ -44,8 +45,7 @@ def secrets_for(store: SecretStore, fleet: Variables, host: str, variables: Vari
         now = datetime.now(UTC)
         days, before = validity(variables)
         found["ca"] = root(authority_for(store, fleet["name"], days, now, dry)).strip()
-        roles = set(fleet["hosts"][host]["roles"])
-        if database["client_certificates"] and roles & {"ipp_engine", "ipp_client"}:
+        if database["client_certificates"] and set(fleet["hosts"][host]["roles"]) & set(DATABASE_CLIENTS):
             name = f"client {host}"
             try:
                 wanted = request("client", database["user"], [], days, before)

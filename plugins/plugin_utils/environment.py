@@ -103,21 +103,26 @@ class Builder:
 
     :param requirements: file of what every environment has.
     :param lock: file with the lock of that.
+    :param known: file with one version of each package that fleets often have beside that.
     :param cache: folder for archives; several runs may share it.
     """
 
-    def __init__(self, requirements: Path, lock: Path, cache: Path) -> None:
+    def __init__(self, requirements: Path, lock: Path, known: Path, cache: Path) -> None:
         self.requirements = requirements
         self.lock = lock
+        self.known = known
         self.cache = cache
 
     def wanted_key(self, packages: Sequence[str]) -> str:
         """What a lock for these extra packages depends on, as a digest."""
-        parts = [self.lock.read_text(), self.requirements.read_text(), *sorted(packages)]
+        parts = [self.lock.read_text(), self.known.read_text(), self.requirements.read_text(), *sorted(packages)]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
     def resolve(self, packages: Sequence[str], python: str) -> str:
         """Lock the base packages and `packages` together, for one version of Python and any platform.
+
+        Hosts with different packages have the same versions of those that they share, as long as nothing
+        that is asked for speaks against it.
 
         :raises EnvironmentProblem: with uv's reason, when they do not go together.
         """
@@ -125,8 +130,12 @@ class Builder:
             wanted = Path(folder) / "requirements.in"
             wanted.write_text(self.requirements.read_text() + "\n".join(packages) + "\n")
             arguments = ["pip", "compile", "-q", "--universal", "--generate-hashes", "--no-header", "--no-annotate"]
-            arguments += ["--python-version", python, "--constraints", str(self.lock), str(wanted)]
-            return run_uv(arguments, f"python_packages {', '.join(packages)}")
+            arguments += ["--python-version", python, str(wanted)]
+            purpose = f"python_packages {', '.join(packages)}"
+            try:
+                return run_uv([*arguments, "--constraints", str(self.known)], purpose)
+            except EnvironmentProblem:
+                return run_uv([*arguments, "--constraints", str(self.lock)], purpose)
 
     def build(self, lock: str, platform: Platform, from_index: bool = False) -> Archive:
         """The archive of a lock for a platform, from the cache if it is there.

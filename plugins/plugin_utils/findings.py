@@ -111,12 +111,21 @@ def _ports(fleet: Mapping[str, Any], seen: Facts) -> Iterator[str]:
         yield f"expected the controller's address {fleet['bind']} to be one of this host, got one that is not; correct ip"
         return
     by_holder: dict[str, list[int]] = defaultdict(list)
+    notebook = (fleet.get("jupyterlab") or {}).get("port", first)
+    if not first <= notebook <= last and (found := [each for each in taken if each["port"] == notebook]):
+        how = "set jupyterlab: {host: ..., port: ...} to another"
+        yield f"expected port {notebook} to be free for JupyterLab, got it taken: {_holder(found[0])}; {how}"
     for each in taken:
-        holder = f"{each['command']} (pid {each['pid']})" if each["pid"] else each["reason"]
-        by_holder[holder].append(each["port"])
+        if not first <= each["port"] <= last:
+            continue
+        by_holder[_holder(each)].append(each["port"])
     for holder, ports in by_holder.items():
         text = ", ".join(map(str, ports[:3])) + (", ..." if len(ports) > 3 else "")
         yield f"expected ports {first} to {last} to be free, got {text} taken: {holder}; set ports: to another block"
+
+
+def _holder(taken: Facts) -> str:
+    return f"{taken['command']} (pid {taken['pid']})" if taken["pid"] else str(taken["reason"])
 
 
 def _across(facts: Mapping[str, Facts]) -> Iterator[str]:

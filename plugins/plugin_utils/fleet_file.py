@@ -19,7 +19,11 @@ from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.ports import BLOC
 from packaging.requirements import InvalidRequirement, Requirement
 
 PLUGIN_NAMES = ("fleet", "ipyfleet.cluster.fleet")
-GROUPS = ("ipp_controller", "ipp_engine", "ipp_client", "postgresql", "jupyterlab")
+# groups whose hosts are the fleet's own: all that they hold is brought about in one pass
+MEMBERS = ("ipp_controller", "ipp_engine", "ipp_client", "jupyterlab")
+GROUPS = (*MEMBERS, "postgresql")
+# roles whose hosts run what connects to the database
+DATABASE_CLIENTS = ("ipp_engine", "ipp_client", "jupyterlab")
 CONSTRUCTED = ("strict", "compose", "groups", "keyed_groups", "use_extra_vars", "leading_separator")
 TOP = (
     "plugin", "name", "scope", "controller", "engines", "postgresql", "jupyterlab", "clients",
@@ -33,7 +37,10 @@ POSTGRESQL_KEYS = (
     "replace_hba", "allow_insecure", "client_certificates", "listen_addresses", "settings", "memory_mb", "max_connections",
     "allow_restart", "binaries", "backup", "backup_dir", "backup_keep", "backup_calendar", "drill", "python_packages", "templates_dir",
 )  # fmt: skip
-JUPYTERLAB_KEYS = ("host",)
+JUPYTERLAB_KEYS = (
+    "host", "port", "user", "data_dir", "python_packages", "memory_max", "cpu_quota", "tasks_max", "cluster_tab",
+    "tunnel_keys", "tunnel_user", "verify_timeout", "templates_dir",
+)  # fmt: skip
 # The connection variables that people set by hand; a near miss of one of them is a typo.
 CONNECTION_VARS = (
     "ansible_host", "ansible_port", "ansible_user", "ansible_connection", "ansible_password",

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def places(scope: str, fleet: str, user: str, home: str) -> dict[str, str]:
+def places(scope: str, fleet: str, users: Mapping[str, str], home: str) -> dict[str, str]:
     """Folders and accounts by name; in a role's description, ``{name}`` stands for each of them.
 
-    :param user: the service user of scope ``system``.
+    :param users: the accounts of scope ``system``: ``service``, ``lab`` and ``tunnel``.
     :param home: the login user's home, for scope ``user``.
     """
     own = f"{home}/.local/share/ipyfleet/{fleet}"
@@ -21,10 +21,30 @@ def places(scope: str, fleet: str, user: str, home: str) -> dict[str, str]:
             "etc": f"/etc/ipyfleet/{fleet}",
             "state": f"/var/lib/ipyfleet/{fleet}",
             "run": f"/run/ipyfleet/{fleet}",
-            "service": user,
-            "group": user,
+            # a dot is in no fleet's name: these are no other fleet's folders
+            "lab": f"/var/lib/ipyfleet/{fleet}.jupyterlab",
+            "lab_run": f"/run/ipyfleet/{fleet}.jupyterlab",
+            "tunnel": f"/var/lib/ipyfleet/{fleet}.tunnel",
+            "service": users["service"],
+            "group": users["service"],
+            "lab_user": users["lab"],
+            "lab_group": users["lab"],
+            "tunnel_user": users["tunnel"],
         },
-        "user": {"root": own, "etc": f"{own}/etc", "state": f"{own}/var", "run": f"{own}/run", "service": "root", "group": ""},
+        "user": {
+            "root": own,
+            "etc": f"{own}/etc",
+            "state": f"{own}/var",
+            "run": f"{own}/run",
+            "lab": f"{own}/jupyterlab",
+            "lab_run": f"{own}/run",
+            "tunnel": f"{own}/tunnel",
+            "service": "root",
+            "group": "",
+            "lab_user": "root",
+            "lab_group": "",
+            "tunnel_user": "",
+        },
     }[scope]
     ipython = f"{found['state']}/ipython"
     return found | {

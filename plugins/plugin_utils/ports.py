@@ -9,7 +9,8 @@ first + 7 ... 22      engines: the leaves of the broadcast tree (2 ** depth of t
 first + 40 ... 45     clients: control, mux, task, iopub, notification, broadcast
 first + 50 ... 89     the controller's own, on loopback (monitor, broadcast tree)
 first + 90            the database of scope ``user``, on loopback
-first + 91 ... 99     kept free
+first + 91            JupyterLab, on loopback
+first + 92 ... 99     kept free
 ====================  ==========================================================
 
 Pools are separate because a restarted controller takes the ports of its connection files as
@@ -71,6 +72,11 @@ class PortPlan:
     def database(self) -> int:
         """Port of the database in scope ``user``."""
         return self.first + 90
+
+    @property
+    def notebook(self) -> int:
+        """Port of JupyterLab, unless another is set."""
+        return self.first + 91
 
     @property
     def listening(self) -> list[int]:

@@ -133,6 +133,12 @@ def slots_report(result: Mapping[str, Any], fleet: Mapping[str, Any], units: Map
     }
 
 
+def is_good(known: Mapping[str, Any]) -> bool:
+    """Whether all that was asked for is there: slots, database and JupyterLab."""
+    database, lab = known["database"] or {}, known["jupyterlab"] or {}
+    return not (known["short"] or database.get("problems") or lab.get("state") == "failed")
+
+
 def reason(slot: Mapping[str, Any], unit: Mapping[str, Any] | None, location: str) -> str:
     """Why a slot is short, as far as its state and its unit tell.
 

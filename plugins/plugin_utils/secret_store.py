@@ -3,9 +3,10 @@
 """A fleet's keys and its memory, in a folder of the operator's.
 
 ``secrets.json`` has the keys of ipyparallel's connections, ``passwords.json`` the passwords of the
-database's accounts, ``ca.json`` the authority, and ``certificates.json`` what it has signed; each may be
-encrypted with ansible-vault. ``state.json`` has what is not secret: which engine id belongs to which
-slot, and whether the fleet was ever deployed with these keys. All are written whole or not at all.
+database's accounts, ``ca.json`` the authority, ``certificates.json`` what it has signed, and
+``jupyterlab.json`` what lets one into JupyterLab; each may be encrypted with ansible-vault.
+``state.json`` has what is not secret: which engine id belongs to which slot, and whether the fleet was
+ever deployed with these keys. All are written whole or not at all.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -29,7 +31,10 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 SECRETS, STATE = "secrets.json", "state.json"
 PASSWORDS, AUTHORITY, CERTIFICATES = "passwords.json", "ca.json", "certificates.json"
+NOTEBOOK = "jupyterlab.json"
 _PASSWORD_BYTES = 24
+# stands in addresses and headers as it is
+TOKEN_FORM = re.compile(r"[A-Za-z0-9_-]{32,}")
 _Z85 = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
 _B85 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&()*+-;<=>?@^_`{|}~"
 
@@ -153,6 +158,31 @@ class SecretStore:
             self._write(PASSWORDS, kept | made, dry)
         known = kept | made | dict(given)
         return {user: known[user] for user in wanted}
+
+    def token(self) -> str:
+        """What lets one into JupyterLab; empty when there is none yet.
+
+        :raises StoreError: when the file is not what it should be, or others may read it.
+        """
+        content = self._read_private(NOTEBOOK)
+        if content is None:
+            return ""
+        found = content.get("token")
+        if not isinstance(found, str) or not TOKEN_FORM.fullmatch(found):
+            raise StoreError(f"{self.folder / NOTEBOOK}: expected a token of 32 or more letters and digits, got something else")
+        return found
+
+    def create_token(self, dry: bool = False) -> str:
+        """Make a token and keep it; one that is there already is returned as it is.
+
+        :param dry: keep nothing.
+        """
+        found = self.token()
+        if found:
+            return found
+        made = secrets.token_hex(32)
+        self._write(NOTEBOOK, {"token": made}, dry)
+        return made
 
     def authority(self) -> Pair | None:
         """The fleet's certificate authority; None when there is none yet.

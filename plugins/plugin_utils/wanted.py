@@ -8,13 +8,12 @@ import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.ipyfleet.cluster.plugins.plugin_utils import database, database_embedded
-from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_file import NAME
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils import database, database_embedded, notebook
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_file import MEMBERS, NAME
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.ports import FIRST, LAST, PortPlan, default_first
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.slots import allocate, auto_slots
 
-ROLES = ("ipp_controller", "ipp_engine", "ipp_client")
-NOT_YET = ("jupyterlab",)
+ROLES = MEMBERS
 Variables = Mapping[str, Any]
 
 
@@ -35,9 +34,6 @@ def group_problems(groups: Mapping[str, Sequence[str]], variables: Mapping[str, 
         yield f"ipp_controller: expected one host in the group, got {', '.join(controllers) or 'none'}"
     if not groups.get("ipp_engine"):
         yield "ipp_engine: expected at least one host in the group, got none"
-    for group in NOT_YET:
-        if groups.get(group):
-            yield f"{group}: expected no host in the group, because this version has no role for it, got {', '.join(groups[group])}"
     for key in ("fleet_name", "fleet_scope", "fleet_ports", "fleet_secrets_dir", "fleet_python_packages"):
         values = {str(variables[host].get(key)) for host in everybody(groups)}
         if len(values) > 1:
@@ -61,6 +57,7 @@ def value_problems(groups: Mapping[str, Sequence[str]], variables: Mapping[str, 
         if count != "auto" and not (str(count).isdigit() and int(count) > 0):
             yield f"{host}: ipp_engine_slots: expected a number from 1 on, or auto, got {count!r}"
     yield from database.problems(groups, variables)
+    yield from notebook.problems(groups, variables)
 
 
 def location_of(controller: str, variables: Variables) -> str:
@@ -127,16 +124,18 @@ def describe(
         "ports": plan.to_dict(),
         "secrets_dir": secrets_dir,
         "postgresql": found,
+        "jupyterlab": None,
         "hosts": {
             host: {
                 "roles": [role for role in roles if host in groups.get(role, ())],
                 "slots": [],
                 "auto": auto.get(host),
-                "packages": packages_of(variables[host], extra),
+                "packages": packages_of(variables[host], [*extra, *notebook.packages(groups, host, variables, defaults)]),
             }
             for host in members(groups)
         },
     }
+    fleet["jupyterlab"] = notebook.describe(groups, variables, fleet, plan)
     set_slots(fleet, counts, kept)
     return fleet
 
@@ -168,7 +167,7 @@ def measure(fleet: dict[str, Any], facts: Mapping[str, Variables], kept: Mapping
 def packages_of(variables: Variables, extra: Sequence[str] = ()) -> list[str]:
     """Python requirements of a host, beside those that every fleet has.
 
-    :param extra: what all hosts get for the fleet's database.
+    :param extra: what it gets for the fleet's database, and for JupyterLab.
     """
     own = [*extra, *(variables.get("fleet_python_packages") or []), *(variables.get("ipp_node_python_packages") or [])]
     return sorted({str(each) for each in own})

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ipyfleet.cluster import Cluster
+    from ipyfleet.connect import Connection
     from ipyfleet.errors import CallbackError, Cancelled, ClientError, InputError, InstallationError, IpyfleetError, RunError
     from ipyfleet.events import Progress
     from ipyfleet.results import Result
@@ -16,6 +17,7 @@ __all__ = [
     "Cancelled",
     "ClientError",
     "Cluster",
+    "Connection",
     "InputError",
     "InstallationError",
     "IpyfleetError",
@@ -28,7 +30,7 @@ __all__ = [
 __version__: str
 
 # each is loaded when it is first used, so that the import itself costs nothing
-_PLACES = {"Cluster": "cluster", "Progress": "events", "Result": "results"}
+_PLACES = {"Cluster": "cluster", "Connection": "connect", "Progress": "events", "Result": "results"}
 
 
 def __getattr__(name: str) -> object:

@@ -2,43 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import time
 import weakref
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ipyfleet import connect, content, runner
+from ipyfleet import content, runner
+from ipyfleet.access import CONNECTION, Access, read_access
+from ipyfleet.client import CLIENT_SECONDS, ask_engines, is_reachable, new_client, open_tunnel
+from ipyfleet.connect import Connection, Wish, open_connection
 from ipyfleet.errors import Cancelled, ClientError, InputError
 from ipyfleet.results import ClientCheck, Failure, Result
+from ipyfleet.tunnel import Tunnel
 
-EVERYONE = ("ipp_controller", "ipp_engine", "ipp_client")
-SERVICES = ("ipp_controller", "ipp_engine")
-CLIENT_SECONDS = 30.0
+EVERYONE = ("ipp_controller", "ipp_engine", "ipp_client", "jupyterlab")
+SERVICES = ("ipp_controller", "ipp_engine", "jupyterlab")
 # what would have ansible-playbook ask, and how to answer instead
 ASKING = {
     **dict.fromkeys(("-K", "--ask-become-pass"), "give -K before --, or become_password"),
     **dict.fromkeys(("-k", "--ask-pass"), "give -k before --, or ssh_password"),
     **dict.fromkeys(("-J", "--ask-vault-pass", "--ask-vault-password"), "give -J before --, or vault_password"),
 }
-
-
-@dataclass(frozen=True)
-class Access:
-    """How to be a client of a fleet.
-
-    :param info: the client's connection file; it holds the key.
-    :param host: the controller's host.
-    :param reach: how that is reached, as Ansible's variables without their prefix.
-    """
-
-    info: dict[str, Any]
-    host: str
-    reach: dict[str, Any]
 
 
 class Cluster:
@@ -272,21 +260,40 @@ class Cluster:
     # -- being a client
 
     def access(self) -> Access:
-        """The client's connection file, made from the fleet's keys on this machine, and the way to the controller.
+        """What a client needs, made from the fleet's keys on this machine, and the way to get there.
 
         :raises ClientError: when there are no keys here, because it was not deployed from here.
         """
         with runner.private_folder() as folder:
-            path = folder / "client.json"
-            result = self._run("client", variables={"client_file": str(path)}, on_progress=None)
+            result = self._run("client", variables={"client_dir": str(folder)}, on_progress=None)
             if result.status == "cancelled":
                 raise Cancelled(result)
-            if not result.ok or not path.exists():
+            if not result.ok or not (folder / CONNECTION).exists():
                 raise ClientError("; ".join(str(failure) for failure in result.failures) or "no connection file was made")
-            info = json.loads(path.read_text(encoding="utf-8"))
-        host = str(result.data["controller"])
-        reach = next(each["reach"] for each in result.data["hosts"] if each["name"] == host)
-        return Access(info, host, reach)
+            return read_access(folder, result.data)
+
+    def connect(
+        self,
+        *,
+        port: int | None = None,
+        user: str = "",
+        identity: str | os.PathLike[str] = "",
+        on_news: Callable[[str], None] | None = None,
+    ) -> Connection:
+        """Bring JupyterLab, the controller and the database to this machine, through one ssh process.
+
+        It goes through JupyterLab's host, or through the controller's where there is none. An ssh that ends is
+        started anew until `Connection.close`, which a ``with`` block calls by itself.
+
+        :param port: of this machine, for JupyterLab: the one that it has there when None, any when 0.
+        :param user: who logs in, where it is not who deploys.
+        :param identity: that user's private key.
+        :param on_news: told, in a thread of its own, when ssh ends, and when it is back.
+        :raises InputError: when an argument is wrong.
+        :raises ClientError: when it does not get there, with the reason.
+        """
+        identity = os.fspath(Path(identity).expanduser().absolute()) if identity else ""
+        return open_connection(self.access(), Wish(port, user, identity), on_news or (lambda _: None))
 
     def client(self, *, timeout: float = CLIENT_SECONDS) -> Any:
         """An ipyparallel Client of the fleet, from this machine.
@@ -302,20 +309,18 @@ class Cluster:
             weakref.finalize(client, tunnel.close)
         return client
 
-    def _client(self, access: Access, timeout: float) -> tuple[Any, connect.Tunnel | None]:
-        import ipyparallel as ipp
-
-        tunnel = None
-        if not connect.is_reachable(access.info):
+    def _client(self, access: Access, timeout: float) -> tuple[Any, Tunnel | None]:
+        info, tunnel = access.info, None
+        if not is_reachable(info):
             if access.reach.get("connection", "ssh") != "ssh":
-                raise ClientError(f"{access.host}: expected the controller at {access.info['location']}, got no answer")
-            tunnel = connect.open_tunnel(access.info, access.host, access.reach)
+                raise ClientError(f"{access.host}: expected the controller at {info['location']}, got no answer")
+            info, tunnel = open_tunnel(access)
         try:
-            return ipp.Client(tunnel.info if tunnel else access.info, timeout=timeout), tunnel
-        except Exception as error:
+            return new_client(info, access.host, timeout), tunnel
+        except BaseException:
             if tunnel:
                 tunnel.close()
-            raise ClientError(f"{access.host}: expected the controller to answer, got: {error}") from error
+            raise
 
     def _with_client(self, result: Result) -> Result:
         begin = time.monotonic()
@@ -323,7 +328,7 @@ class Cluster:
         try:
             client, tunnel = self._client(self.access(), CLIENT_SECONDS)
             try:
-                found = connect.ask_engines(client, list(wanted), CLIENT_SECONDS)
+                found = ask_engines(client, list(wanted), CLIENT_SECONDS)
             finally:
                 client.close()
                 if tunnel:

@@ -24,6 +24,7 @@ class Description:
     :param hosts: variables by host.
     :param defaults: variables for all hosts.
     :param postgresql: host of the database; empty for none.
+    :param jupyterlab: host of JupyterLab; empty for none.
     :param about: lines of comment for the top of the file.
     """
 
@@ -36,6 +37,7 @@ class Description:
     hosts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     defaults: Mapping[str, str] = field(default_factory=dict)
     postgresql: str = ""
+    jupyterlab: str = ""
     about: Sequence[str] = ()
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
-from ipyfleet.results import Backup, Change, Database, Failure, Fleet, Host, LogLine, Outcome, Restored, Result, Slot, Status
+from ipyfleet.results import Backup, Change, Database, Failure, Fleet, Host, JupyterLab, LogLine, Outcome, Restored, Result, Slot, Status
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 # tasks that only pass on what a report says already
@@ -131,6 +131,8 @@ class Collector:
             self.printed += [
                 LogLine(host, stream, line) for stream in ("stdout", "stderr") for line in str(result.get(stream, "")).splitlines()
             ]
+        if action == "fleet_host" and result.get("kept"):
+            self.warnings.append(f"{host}: kept, because there is something in it: {', '.join(result['kept'])}")
         if action == "fleet_report" and "report" in result:
             self.report = dict(result["report"])
             self.warnings += [f"database: {each}" for each in self.report.get("backup_problems", [])]
@@ -192,6 +194,7 @@ class Collector:
             warnings=tuple(dict.fromkeys(self.warnings)),
             logs=(*self.printed, *logs_of(self.report)),
             database=database_of(self.report.get("database")),
+            jupyterlab=jupyterlab_of(self.report.get("jupyterlab")),
             backups=tuple(backup_of(each) for each in self.report.get("backups", [])),
             restored=restored_of(self.report["restored"]) if "restored" in self.report else None,
             data=self.report,
@@ -212,6 +215,8 @@ class Collector:
         failures += [Failure(f"slot {slot.number} (id {slot.id}): {slot.reason}", slot.host) for slot in slots if not slot.ok]
         database = self.report.get("database") or {}
         failures += [Failure(f"database: {problem}", database["host"]) for problem in database.get("problems", [])]
+        lab = self.report.get("jupyterlab") or {}
+        failures += [Failure(f"JupyterLab: {lab['reason']}", lab["host"])] if lab.get("state") == "failed" else []
         if self.takes_part and not self.members and not rc and not cancelled:
             failures.append(Failure("expected a host of the fleet within the limit, got none"))
         if rc and not failures and not cancelled:
@@ -290,6 +295,13 @@ def database_of(said: Mapping[str, Any] | None) -> Database | None:
         problems=tuple(said["problems"]),
         message=str(said["message"]),
     )
+
+
+def jupyterlab_of(said: Mapping[str, Any] | None) -> JupyterLab | None:
+    """JupyterLab as a report has it."""
+    if not said:
+        return None
+    return JupyterLab(**{each.name: said[each.name] for each in fields(JupyterLab)})
 
 
 def logs_of(report: Mapping[str, Any]) -> list[LogLine]:

@@ -195,6 +195,34 @@ class Database:
 
 
 @dataclass(frozen=True)
+class JupyterLab:
+    """The fleet's JupyterLab, as far as was asked.
+
+    :param url: where it is, on its host alone; `ipyfleet connect` leads there.
+    :param state: ``ok`` when a cell ran in a kernel of it, ``failed``, or ``unknown`` when that was not asked.
+    :param seconds: from asking for a kernel until the cell had run.
+    :param engines: that the cell saw, if it looked for them.
+    :param reason: why the state is not ``ok``.
+    :param message: all of this in words.
+    """
+
+    host: str
+    port: int
+    url: str
+    state: str
+    seconds: float | None = None
+    engines: int | None = None
+    version: str = ""
+    reason: str = ""
+    message: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether it is as wanted, as far as was asked."""
+        return self.state != "failed"
+
+
+@dataclass(frozen=True)
 class Restored:
     """A database that was brought back, or would be in check mode.
 
@@ -244,6 +272,7 @@ class Result:
     logs: tuple[LogLine, ...] = ()
     client: ClientCheck | None = None
     database: Database | None = None
+    jupyterlab: JupyterLab | None = None
     backups: tuple[Backup, ...] = ()
     restored: Restored | None = None
     data: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
@@ -284,6 +313,7 @@ class Result:
         lines = [self.headline()]
         lines += [f"  {slot.id:>4}  {slot.host}/{slot.number}  {slot.state}" for slot in self.slots]
         lines += [f"  {self.database.message}"] if self.database else []
+        lines += [f"  {self.jupyterlab.message}"] if self.jupyterlab and self.jupyterlab.ok else []
         lines += [f"  {failure}" for failure in self.failures]
         return "\n".join(lines)
 
@@ -308,6 +338,8 @@ class Result:
             parts.append(html_table(("host", "outcome", "message"), [(host.name, host.outcome, host.message) for host in self.hosts]))
         if self.database:
             parts.append(f"<p>{escape(self.database.message)}</p>")
+        if self.jupyterlab and self.jupyterlab.ok:
+            parts.append(f"<p>{escape(self.jupyterlab.message)}</p>")
         if self.failures:
             parts.append("<ul>" + "".join(f"<li>{escape(str(failure))}</li>" for failure in self.failures) + "</ul>")
         return "".join(parts)

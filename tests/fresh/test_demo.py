@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,8 @@ sys.path.insert(0, str(ROOT / "src"))
 
 from ipyfleet.lab import image  # noqa: E402
 from ipyfleet.lab.engine import Engine, find_engine  # noqa: E402
+
+USERS = ("root", "somebody")
 
 
 class Machine:
@@ -60,14 +64,53 @@ class Machine:
         code = f'import psycopg2; c = psycopg2.connect(""); k = c.cursor(); k.execute("{sql}"); print(k.fetchone()[0])'
         return self.run(f". ~/.config/ipyfleet/local/database.sh && {self.python} -c '{code}'")
 
+    def status(self, url: str) -> str:
+        """The HTTP status with which an address answers; ``none`` when nobody does."""
+        code = """
+import sys, urllib.error, urllib.request
+try:
+    print(urllib.request.urlopen(sys.argv[1], timeout=5).status)
+except urllib.error.HTTPError as error:
+    print(error.code)
+except OSError:
+    print("none")
+"""
+        return self.run(f"{self.python} - '{url}' <<'END'\n{code}\nEND").stdout.strip()
 
-@pytest.fixture(params=["root", "somebody"])
+
+@contextmanager
+def started(user: str) -> Iterator[Machine]:
+    """A fresh machine, for as long as it is used."""
+    tag, engine = image.build_image(find_engine(), containerfile=ROOT / "tests" / "fresh" / "Containerfile")
+    found = Machine(engine, tag, user)
+    try:
+        yield found
+    finally:
+        engine.run("rm", "-f", "-t", "0", found.name)
+
+
+@pytest.fixture(params=USERS)
 def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
     """A fresh machine, as root and as an ordinary user."""
-    tag, engine = image.build_image(find_engine(), containerfile=ROOT / "tests" / "fresh" / "Containerfile")
-    found = Machine(engine, tag, request.param)
-    yield found
-    engine.run("rm", "-f", "-t", "0", found.name)
+    with started(request.param) as found:
+        yield found
+
+
+@pytest.fixture(scope="module", params=USERS)
+def demo(request: pytest.FixtureRequest) -> Iterator[Machine]:
+    """A machine whose demo is up, which goes whatever was done to it."""
+    with started(request.param) as found:
+        said = found.run("bin/demo")
+        assert said.returncode == 0, said.stdout + said.stderr
+        yield found
+        assert found.run("bin/demo --remove").returncode == 0
+
+
+def address_in(said: str) -> tuple[str, str]:
+    """Where JupyterLab is, and its token, as the demo shows it."""
+    found = re.search(r"^(http://127\.0\.0\.1:\d+)/lab\?token=([0-9a-f]{64})$", said, re.MULTILINE)
+    assert found, said
+    return found[1], found[2]
 
 
 def test_demo_comes_up_stays_as_it_is_and_goes_without_a_trace(machine: Machine) -> None:
@@ -80,6 +123,7 @@ def test_demo_comes_up_stays_as_it_is_and_goes_without_a_trace(machine: Machine)
     assert "[0, 1]" in first.stdout
     assert "'table squares, in PostgreSQL " in first.stdout
     assert "{'rows': 1000, 'total': 333833500}" in first.stdout
+    assert re.search(r"In JupyterLab, a cell ran in [0-9.]+ s and saw 2 engines\.", first.stdout)
     pids = machine.run("pgrep -f ipengine.py || grep -la ipengine.py /proc/[0-9]*/cmdline").stdout
     assert pids
     second = machine.run("bin/demo")
@@ -90,6 +134,7 @@ def test_demo_comes_up_stays_as_it_is_and_goes_without_a_trace(machine: Machine)
     lines = "\n".join(line.strip() for line in pasted.strip().splitlines())
     typed = machine.run(f"{machine.python} -c '{lines}; print(rc.ids)'")
     assert typed.stdout.strip() == "[0, 1]", typed.stderr
+    machine.run("cd ~/.local/share/ipyfleet/local/jupyterlab/notebooks && cp start-here.ipynb mine.ipynb")
     removed = machine.run("bin/demo --remove")
     assert removed.returncode == 0, removed.stdout + removed.stderr
     assert machine.processes() == []
@@ -97,8 +142,7 @@ def test_demo_comes_up_stays_as_it_is_and_goes_without_a_trace(machine: Machine)
     assert "no demo to remove" in machine.run("bin/demo --remove").stdout
 
 
-def test_a_killed_controller_of_the_demo_comes_back_with_its_ports_and_engines(machine: Machine) -> None:
-    assert machine.run("bin/demo").returncode == 0
+def test_a_killed_controller_of_the_demo_comes_back_with_its_ports_and_engines(demo: Machine) -> None:
     code = """
 import glob, os, signal, time
 import ipyparallel as ipp
@@ -123,41 +167,60 @@ for _ in range(3):
     print(f"figure: {what}: {time.monotonic() - begin:.1f} s")
     time.sleep(11)
 """
-    said = machine.run(f"{machine.python} - <<'END'\n{code}\nEND")
+    said = demo.run(f"{demo.python} - <<'END'\n{code}\nEND")
     print(said.stdout)
     assert said.returncode == 0, said.stdout + said.stderr
-    assert machine.run("bin/demo --remove").returncode == 0
 
 
-def test_the_database_of_the_demo_is_nobody_elses_and_comes_back_when_it_is_killed(machine: Machine) -> None:
-    assert machine.run("bin/demo").returncode == 0
-    assert machine.query("select count(*) from squares").stdout.strip() == "1000", machine.query("select 1").stderr
+def test_the_database_of_the_demo_is_nobody_elses_and_comes_back_when_it_is_killed(demo: Machine) -> None:
+    assert demo.query("select count(*) from squares").stdout.strip() == "1000", demo.query("select 1").stderr
     # whoever is asked by root or not: the server is not root, listens here alone, and lets nobody in without a password
     pids = "$(cat /proc/[0-9]*/stat | sed -n 's/^\\([0-9]*\\) (postgres).*/\\1/p')"
-    owners = machine.run(f"for pid in {pids}; do stat -c %U /proc/$pid; done").stdout.split()
-    assert set(owners) == {"nobody" if machine.user == "root" else machine.user}
-    listening = {line.split()[1] for line in machine.run("cat /proc/net/tcp /proc/net/tcp6").stdout.splitlines() if " 0A " in line}
-    port = machine.query("show port").stdout.strip()
+    owners = demo.run(f"for pid in {pids}; do stat -c %U /proc/$pid; done").stdout.split()
+    assert set(owners) == {"nobody" if demo.user == "root" else demo.user}
+    listening = {line.split()[1] for line in demo.run("cat /proc/net/tcp /proc/net/tcp6").stdout.splitlines() if " 0A " in line}
+    port = demo.query("show port").stdout.strip()
     assert {each for each in listening if int(each.split(":")[1], 16) == int(port)} == {f"0100007F:{int(port):04X}"}
-    unknown = machine.run(
-        f". ~/.config/ipyfleet/local/database.sh && PGPASSFILE=/nowhere {machine.python} -c 'import psycopg2; psycopg2.connect(\"\")'"
+    unknown = demo.run(
+        f". ~/.config/ipyfleet/local/database.sh && PGPASSFILE=/nowhere {demo.python} -c 'import psycopg2; psycopg2.connect(\"\")'"
     )
     assert "no password supplied" in unknown.stderr
-    first = (
-        f". ~/.config/ipyfleet/local/database.sh && {machine.python} -c 'import psycopg2; psycopg2.connect(\"user=postgres password=x\")'"
-    )
-    assert "rejects connection" in machine.run(first).stderr
+    first = f". ~/.config/ipyfleet/local/database.sh && {demo.python} -c 'import psycopg2; psycopg2.connect(\"user=postgres password=x\")'"
+    assert "rejects connection" in demo.run(first).stderr
     # a setting that it would not start with is refused before anything is changed
     wrong = '{"postgresql_settings": {"work_mem": "9XB"}}'
-    refused = machine.run(
+    refused = demo.run(
         f"ANSIBLE_CONFIG=$PWD/ansible.cfg XDG_CACHE_HOME=$PWD/.demo/cache .demo/tools/venv/bin/ansible-playbook site.yml -e '{wrong}'"
     )
     assert 'localhost: postgresql_settings.work_mem: invalid value for parameter "work_mem": "9XB"' in refused.stdout
-    assert machine.query("show work_mem").stdout.strip() == "4MB"
-    machine.run(f"kill -9 {pids}")
+    assert demo.query("show work_mem").stdout.strip() == "4MB"
+    demo.run(f"kill -9 {pids}")
     begin = time.monotonic()
-    while (machine.query("select count(*) from squares")).stdout.strip() != "1000":
-        assert time.monotonic() - begin < 60, machine.run("cat ~/.local/share/ipyfleet/local/run/postgresql.log").stdout
+    while (demo.query("select count(*) from squares")).stdout.strip() != "1000":
+        assert time.monotonic() - begin < 60, demo.run("cat ~/.local/share/ipyfleet/local/run/postgresql.log").stdout
         time.sleep(0.5)
     print(f"figure: database of the demo killed, until it answers: {time.monotonic() - begin:.1f} s")
-    assert machine.run("bin/demo --remove").returncode == 0
+
+
+def test_the_jupyterlab_of_the_demo_lets_in_who_has_the_token_and_comes_back_when_it_is_killed(demo: Machine) -> None:
+    said = demo.run("bin/demo").stdout
+    assert "nothing had to be changed" in said
+    address, token = address_in(said)
+    notebook = f"{address}/api/contents/start-here.ipynb?content=0"
+    assert demo.status(f"{notebook}&token={token}") == "200"
+    assert (demo.status(notebook), demo.status(f"{notebook}&token={'0' * 64}")) == ("403", "403")
+    assert token not in demo.run("cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ").stdout
+    # it listens here alone
+    listening = {line.split()[1] for line in demo.run("cat /proc/net/tcp /proc/net/tcp6").stdout.splitlines() if " 0A " in line}
+    port = int(address.rpartition(":")[2])
+    assert {each for each in listening if int(each.split(":")[1], 16) == port} == {f"0100007F:{port:04X}"}
+    demo.run("kill -9 $(sed -n 's/.*\"pid\": \\([0-9]*\\).*/\\1/p' ~/.local/share/ipyfleet/local/run/jpserver-*.json)")
+    begin = time.monotonic()
+    assert demo.status(f"{notebook}&token={token}") == "none"
+    while demo.status(f"{notebook}&token={token}") != "200":
+        assert time.monotonic() - begin < 60, demo.run("cat ~/.local/share/ipyfleet/local/run/jupyterlab.log").stdout
+        time.sleep(0.5)
+    print(f"figure: JupyterLab of the demo killed, until it answers: {time.monotonic() - begin:.1f} s")
+    again = demo.run("bin/demo").stdout
+    assert "nothing had to be changed. In JupyterLab, a cell ran in " in again
+    assert address_in(again) == (address, token)

@@ -6,13 +6,16 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import init_plugin_loader
+from ansible.template import Templar, trust_as_template
 
 ROOT = Path(__file__).resolve().parents[2]
 # as a clone's ansible.cfg does, so that FQCN imports find the clone
 init_plugin_loader([str(ROOT / "collections")])
-FOLDERS = ("src", "roles/ipp_node/files", "roles/postgresql/files", "tools", "tests/testinfra", "tests/unit")
+FOLDERS = ("src", "roles/ipp_node/files", "roles/jupyterlab/files", "roles/postgresql/files", "tools", "tests/testinfra", "tests/unit")
 sys.path += [str(ROOT / folder) for folder in FOLDERS]
 
 
@@ -27,3 +30,10 @@ def interruptible(command: list[str], folder: Path, environ: dict[str, str]) -> 
         env=environ,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
+
+
+def rendered(template: str, **variables: Any) -> str:
+    """What a template, `ROLE/NAME.j2`, makes of these variables."""
+    templar = Templar(DataLoader(), variables={"ansible_managed": "Managed", **variables})
+    text = (ROOT / "templates" / template).read_text()
+    return str(templar.template(trust_as_template(text), escape_backslashes=False, overrides={"trim_blocks": True, "lstrip_blocks": False}))

@@ -18,8 +18,8 @@ import pytest
 from conftest import ROOT, interruptible
 
 from ipyfleet.cli.state import chosen, variables_of
-from ipyfleet.connect import ssh_command
 from ipyfleet.errors import InputError
+from ipyfleet.ssh import ssh_command
 
 LOCAL = "plugin: ipyfleet.cluster.fleet\nname: trial\nscope: user\ncontroller: localhost\nengines: {localhost: 2}\nclients: [localhost]\n"
 FAR = (
@@ -53,7 +53,7 @@ def typed(home: Path, *words: str, fleet: str = LOCAL) -> subprocess.CompletedPr
 
 VERBS = (
     "up", "verify", "status", "validate", "start", "stop", "restart", "logs", "teardown", "run", "inventory", "ssh", "exec",
-    "backup", "backups", "drill", "restore",
+    "backup", "backups", "drill", "restore", "connect",
 )  # fmt: skip
 
 
@@ -229,4 +229,4 @@ def test_completion_knows_fleet_files_and_hosts(home: Path) -> None:
 
     assert offered("sta") == ["status", "start"]
     assert offered("up", "--limit", "n") == ["n1", "n2"]
-    assert offered("status", "-i", "tr") == ["trial.fleet.yml"]
+    assert offered("status", "-i", "tr") == offered("connect", "tr") == ["trial.fleet.yml"]

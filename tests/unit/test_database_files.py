@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import conftest
 import pytest
 import yaml
-from ansible.parsing.dataloader import DataLoader
-from ansible.template import Templar, trust_as_template
 from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_pg_hba import parse
 from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_pg_server import fleet_of, settings_in
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.database_files import allowed, memory, problems, value
@@ -26,17 +25,12 @@ def rendered(name: str, **variables: Any) -> str:
     """What a template makes of the role's defaults and these variables."""
     defaults = yaml.safe_load((ROOT / "roles/postgresql/defaults/main.yml").read_text())
     known = {
-        **defaults,
-        "ansible_managed": "Managed",
         "__postgresql_wanted": {"name": "lab", "database": DATABASE, "pem": "/etc/x/server.pem", "ca": "/etc/x/ca.crt"},
         "__postgresql_memory_mb": 8192,
         "__postgresql_tuned": [],
         "__postgresql_allowed": [],
-        **variables,
     }
-    templar = Templar(DataLoader(), variables=known)
-    text = (ROOT / "templates/postgresql" / name).read_text()
-    return str(templar.template(trust_as_template(text), escape_backslashes=False, overrides={"trim_blocks": True, "lstrip_blocks": False}))
+    return conftest.rendered(f"postgresql/{name}", **{**defaults, **known, **variables})
 
 
 # -- values and memory

@@ -64,7 +64,8 @@ class FakeBuilder(Builder):
     def __init__(self, folder: Path) -> None:
         (folder / "in").write_text("ipyparallel\n")
         (folder / "lock").write_text("ipyparallel==9\n")
-        super().__init__(folder / "in", folder / "lock", folder / "cache")
+        (folder / "known").write_text("ipyparallel==9\n")
+        super().__init__(folder / "in", folder / "lock", folder / "known", folder / "cache")
         self.resolved: list[str] = []
 
     def resolve(self, packages: Any, python: str) -> str:

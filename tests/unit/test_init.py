@@ -23,7 +23,8 @@ ENGINES = (("node[01:03]=4", "ops@10.0.0.11"), ("1=2",), ("big=auto",), None)
 CLIENTS = (("desk", "laptop.example"), None)
 USERS = ("yes", None)
 SCOPES = ("user", "system", None)
-DATABASES = ("ops@10.0.0.7", None)
+# of the database, of JupyterLab
+SERVICES: tuple[tuple[str | None, str | None], ...] = (("ops@10.0.0.7", "ops@10.0.0.8"), (None, None))
 
 
 def typed(*words: str, answers: str | None = None) -> Result:
@@ -40,17 +41,19 @@ def problems(result: Result) -> list[str]:
 @pytest.mark.parametrize("controller", CONTROLLERS)
 @pytest.mark.parametrize("engines", ENGINES)
 def test_what_is_written_is_a_fleet_file(controller: str | None, engines: tuple[str, ...] | None) -> None:
-    for name, clients, user, scope, database in itertools.product(NAMES, CLIENTS, USERS, SCOPES, DATABASES):
-        text = fleet_text(Answers(name, controller, engines, clients, user, scope, database).description())
+    for name, clients, user, scope, (database, notebook) in itertools.product(NAMES, CLIENTS, USERS, SCOPES, SERVICES):
+        text = fleet_text(Answers(name, controller, engines, clients, user, scope, database, notebook).description())
         fleet = read_fleet(yaml.safe_load(text), "a.fleet.yml", positions(text))
         assert fleet.name == (name or "lab")
         host = (controller or "localhost").rpartition("@")[2]
         assert fleet.groups["ipp_controller"] == (host,)
         assert fleet.groups["ipp_client"] == (clients or (host,))
         assert fleet.groups["postgresql"] == ((database.rpartition("@")[2],) if database else ())
+        assert fleet.groups["jupyterlab"] == ((notebook.rpartition("@")[2],) if notebook else ())
         assert fleet.all_vars.get("ansible_user") == user
         # a fleet on this machine needs no root
-        assert fleet.scope == (scope or ("user" if (controller, engines, clients, database) == (None, None, None, None) else "system"))
+        local = not any((controller, engines, clients, database, notebook))
+        assert fleet.scope == (scope or ("user" if local else "system"))
         if engines == ENGINES[0]:
             assert fleet.groups["ipp_engine"] == ("node01", "node02", "node03", "10.0.0.11")
             assert fleet.host_vars["node02"]["ipp_engine_slots"] == 4
@@ -59,13 +62,13 @@ def test_what_is_written_is_a_fleet_file(controller: str | None, engines: tuple[
 
 @pytest.mark.parametrize("value", ["a\nb", "x" * 300, "# no", "{{ x }}", "'", '"', "null", "1e3", "0o17", "[a]", "ä", "a: b", "@x", ""])
 def test_every_value_comes_back_from_the_text_as_it_was(value: str) -> None:
-    text = fleet_text(Description(value, value, {value: 1}, [value], value, value, {value: {"a": value}}, {value: value}, value))
+    text = fleet_text(Description(value, value, {value: 1}, [value], value, value, {value: {"a": value}}, {value: value}, value, value))
     read = yaml.safe_load(text)
     assert read["name"] == read["scope"] == value
     assert read["controller"] == ({"host": value, "location": value} if value else value)
     assert (read["engines"], read["clients"]) == ({value: 1}, [value])
     assert (read["hosts"], read["defaults"]) == ({value: {"a": value}}, {value: value})
-    assert read.get("postgresql", "") == value
+    assert read.get("postgresql", "") == read.get("jupyterlab", "") == value
     assert yaml.safe_load(in_yaml({value: [value]})) == {value: [value]}
 
 
@@ -117,12 +120,12 @@ def test_what_was_not_said_is_asked_for_on_a_terminal(tmp_path: Path, monkeypatc
     monkeypatch.setattr(cli_init, "write", lambda path, text, _: written.update({path: text}))
     monkeypatch.setattr(cli_init, "is_asked", lambda: True)
     monkeypatch.chdir(tmp_path)
-    result = typed("--controller", "head", answers="big\nnode[1:2] spare=1\n3\n\ndb\n\nops\n")
+    result = typed("--controller", "head", answers="big\nnode[1:2] spare=1\n3\n\ndb\nlab1\n\nops\n")
     assert result.exit_code == 0, result.output
     read = yaml.safe_load(written[Path("big.fleet.yml")])
     assert (read["name"], read["controller"], read["scope"]) == ("big", "head", "system")
     assert (read["engines"], read["clients"]) == ({"node[1:2]": 3, "spare": 1}, ["head"])
-    assert (read["postgresql"], read["defaults"]) == ("db", {"ansible_user": "ops"})
+    assert (read["postgresql"], read["jupyterlab"], read["defaults"]) == ("db", "lab1", {"ansible_user": "ops"})
 
 
 def test_a_number_of_slots_is_what_comes_after_the_last_sign() -> None:
@@ -131,8 +134,19 @@ def test_a_number_of_slots_is_what_comes_after_the_last_sign() -> None:
     assert Answers(controller="head").completed().engines == ("head",)
 
 
-def test_a_database_is_only_in_a_fleet_that_asks_for_one() -> None:
-    assert "postgresql" not in yaml.safe_load(fleet_text(Answers(controller="head").description()))
-    local = Answers(postgresql="localhost").description()
+@pytest.mark.parametrize(
+    ("service", "answers"), [("postgresql", Answers(postgresql="localhost")), ("jupyterlab", Answers(jupyterlab="localhost"))]
+)
+def test_a_service_is_only_in_a_fleet_that_asks_for_it(service: str, answers: Answers) -> None:
+    assert service not in yaml.safe_load(fleet_text(Answers(controller="head").description()))
+    read = yaml.safe_load(fleet_text(answers.description()))
     # all of it is on this machine, which needs no root
-    assert (local.postgresql, local.scope) == ("localhost", "user")
+    assert (read[service], read["scope"]) == ("localhost", "user")
+
+
+def test_options_name_the_hosts_of_services(tmp_path: Path) -> None:
+    path = tmp_path / "lab.fleet.yml"
+    result = typed(str(path), "--yes", "--controller", "head", "--postgresql", "db", "--jupyterlab", "ops@desk")
+    assert result.exit_code == 0, result.output
+    read = yaml.safe_load(path.read_text())
+    assert (read["postgresql"], read["jupyterlab"], read["scope"]) == ("db", "ops@desk", "system")

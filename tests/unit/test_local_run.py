@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.secret_store import SecretStore
 from conftest import ROOT
 
 LOCAL = "plugin: fleet\nname: trial\nscope: user\ncontroller: localhost\nengines: {localhost: 2}\nclients: [localhost]\n"
@@ -81,9 +82,9 @@ def test_validate_says_that_all_is_well_and_changes_nothing(home: Home) -> None:
             "expected a Python at /nowhere/python, got nothing that runs; check ipp_node_python",
         ),
         (
-            "jupyterlab: localhost\n",
+            "jupyterlab: {host: localhost, tunnel_keys: [ssh-ed25519]}\n",
             [],
-            "jupyterlab: expected no host in the group, because this version has no role for it, got localhost",
+            "jupyterlab_tunnel_keys[0]: expected a public key such as ssh-ed25519 AAAA... NAME, without options, got 'ssh-ed25519'",
         ),
         ("", ["-e", "ipp_node_min_free_mb=99999999"], "expected 99999999 MB free for the root folder"),
         (
@@ -156,3 +157,62 @@ def test_a_stranger_s_connection_file_is_not_overwritten(home: Home) -> None:
     assert f"{theirs} is not of this fleet; move it away, or give the fleet another name" in said.stdout + said.stderr
     assert json.loads(theirs.read_text()) == {"key": "theirs"}
     assert not (home.folder / ".local").exists()
+
+
+def test_a_client_s_files_are_private_and_told_to_nobody(home: Home) -> None:
+    home.fleet.write_text(LOCAL + "postgresql: localhost\njupyterlab: localhost\n")
+    store = SecretStore(home.folder / ".ipyfleet" / "trial", lambda path: Path(path).read_text())
+    key, token = store.create_secrets().key, store.create_token()
+    password = store.create_passwords(["trial"], {})["trial"]
+    folder = home.folder / "client"
+    folder.mkdir()
+    said = home.play("-e", f"client_dir={folder}", "-vvv", "--diff", playbook="playbooks/client.yml")
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert "changed=1" in said.stdout
+    files = {path.name: path.read_text() for path in folder.iterdir() if path.name != ".ipyfleet-client"}
+    assert sorted(files) == ["client.json", "pg_service.conf", "pgpass", "token"]
+    assert (json.loads(files["client.json"])["key"], files["token"]) == (key, token)
+    assert files["pgpass"].splitlines()[-1] == f"127.0.0.1:{port_of(files)}:*:trial:{password}"
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
+    assert not [secret for secret in (key, token, password) if secret in said.stdout + said.stderr]
+    # what the fleet has no more is taken away, and nothing else is
+    (folder / "ca.crt").touch()
+    (folder / "notes.txt").touch()
+    assert "changed=0" in home.play("-e", f"client_dir={folder}", playbook="playbooks/client.yml").stdout
+    assert {path.name for path in folder.iterdir()} == {*files, ".ipyfleet-client", "notes.txt"}
+    neither = home.play(playbook="playbooks/client.yml")
+    assert "expected -e client_file=PATH or -e client_dir=FOLDER, got neither" in neither.stdout + neither.stderr
+
+
+def test_a_folder_with_something_else_in_it_is_left_alone(home: Home) -> None:
+    store = SecretStore(home.folder / ".ipyfleet" / "trial", lambda path: Path(path).read_text())
+    store.create_secrets()
+    folder = home.folder / "certificates"
+    folder.mkdir()
+    (folder / "ca.crt").write_text("mine")
+    expected = f"client_dir: {folder}: expected an empty folder, or one for a client of fleet trial, got"
+    for more in (["--check"], []):
+        said = home.play("-e", f"client_dir={folder}", *more, playbook="playbooks/client.yml")
+        assert said.returncode != 0
+        assert f"{expected} ca.crt" in said.stdout + said.stderr
+    (folder / ".ipyfleet-client").write_text("files for a client of fleet other\n")
+    said = home.play("-e", f"client_dir={folder}", playbook="playbooks/client.yml")
+    assert f"{expected} files for a client of fleet other" in said.stdout + said.stderr
+    assert (folder / "ca.crt").read_text() == "mine"
+    assert not (folder / "client.json").exists()
+
+
+def test_a_token_that_was_never_deployed_is_not_handed_out(home: Home) -> None:
+    home.fleet.write_text(LOCAL + "jupyterlab: localhost\n")
+    store = SecretStore(home.folder / ".ipyfleet" / "trial", lambda path: Path(path).read_text())
+    store.create_secrets()
+    said = home.play("-e", f"client_dir={home.folder}/client", playbook="playbooks/client.yml")
+    assert said.returncode != 0
+    assert f"fleet trial: expected JupyterLab's token in {store.folder}, got none; deploy it first" in said.stdout + said.stderr
+    assert not (home.folder / "client").exists()
+    # the connection file has no token in it
+    assert home.play("-e", f"client_file={home.folder}/client.json", playbook="playbooks/client.yml").returncode == 0
+
+
+def port_of(files: dict[str, str]) -> str:
+    return next(line.removeprefix("port=") for line in files["pg_service.conf"].splitlines() if line.startswith("port="))

@@ -162,7 +162,6 @@ def test_a_location_that_only_the_controller_can_use(location: str) -> None:
         ({"ipp_controller": []}, "ipp_controller: expected one host in the group, got none"),
         ({"ipp_controller": ["head", "n1"]}, "ipp_controller: expected one host in the group, got head, n1"),
         ({"ipp_engine": []}, "ipp_engine: expected at least one host in the group, got none"),
-        ({"jupyterlab": ["db"]}, "jupyterlab: expected no host in the group, because this version has no role for it, got db"),
     ],
 )
 def test_groups_that_make_no_fleet(given: dict[str, list[str]], expected: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 
 from ipyfleet.errors import Cancelled, RunError
-from ipyfleet.results import Backup, Change, ClientCheck, Failure, Fleet, Host, LogLine, Restored, Result, Slot
+from ipyfleet.results import Backup, Change, ClientCheck, Failure, Fleet, Host, JupyterLab, LogLine, Restored, Result, Slot
 
 GOOD = Result(
     verb="up",
@@ -69,6 +69,6 @@ def test_log_lines_say_where_they_are_from() -> None:
 def test_every_field_of_the_json_is_documented() -> None:
     page = (ROOT / "docs" / "command.md").read_text()
     table = page[page.index("## JSON") :]
-    parts = (Fleet, Host, Change, Slot, Failure, LogLine, ClientCheck, Backup, Restored)
+    parts = (Fleet, Host, Change, Slot, Failure, LogLine, ClientCheck, Backup, JupyterLab, Restored)
     names = {field.name for part in parts for field in fields(part)} | set(GOOD.to_dict())
     assert not [name for name in sorted(names) if f"`{name}`" not in table]

@@ -64,6 +64,24 @@ def test_a_drifted_file_is_put_right(tmp_path: Path, converge: Converge) -> None
     assert (tmp_path / "a").read_text() == "new\n"
 
 
+@pytest.mark.parametrize("more", [{"group": "nobody-has-this-group"}, {"give_to": "nobody-has-this-name"}])
+def test_an_account_or_group_that_is_yet_to_be_made_is_a_change(tmp_path: Path, converge: Converge, more: dict[str, str]) -> None:
+    (change,) = converge({"kind": "directory", "path": str(tmp_path), "mode": "0750", **more}, check=True)
+    assert change == {"path": str(tmp_path), "what": "set owner"}
+
+
+def test_a_file_that_is_written_once_is_its_reader_s_from_then_on(tmp_path: Path, converge: Converge) -> None:
+    entry = file_at(tmp_path / "a", "first\n", once=True)
+    assert whats(converge(entry)) == ["create file"]
+    (tmp_path / "a").write_text("mine\n")
+    (tmp_path / "a").chmod(0o644)
+    assert converge(entry | {"content": "second\n"}) == []
+    assert ((tmp_path / "a").read_text(), mode_of(tmp_path / "a")) == ("mine\n", 0o644)
+    (tmp_path / "a").unlink()
+    assert whats(converge(entry | {"content": "second\n"})) == ["create file"]
+    assert (tmp_path / "a").read_text() == "second\n"
+
+
 def test_a_half_written_file_of_an_interrupted_run_does_not_matter(tmp_path: Path, converge: Converge) -> None:
     (tmp_path / ".ipyfleet-abc").write_text("ne")
     (tmp_path / "a").write_text("ne")
@@ -224,3 +242,21 @@ def test_a_folder_of_another_user_is_named(tmp_path: Path) -> None:
     folder = {"kind": "directory", "path": str(tmp_path), "mode": "0700"}
     with pytest.raises(tree.TreeError, match=rf"^{tmp_path}: expected a folder of the user ipyfleet-new, got another one; chown it,"):
         tree.missing_owner(tree.Owner("ipyfleet-new"), [folder])
+
+
+def test_a_folder_that_is_given_away_is_never_there_under_its_name_before(
+    tmp_path: Path, converge: Converge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = {"kind": "directory", "path": str(tmp_path / "given"), "mode": "0700", "give_to": ME}
+
+    def cut_off(*_: Any, **__: Any) -> None:
+        raise tree.TreeError("cut off")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tree.Tree, "attributes", cut_off)
+        with pytest.raises(tree.TreeError, match="cut off"):
+            converge(entry)
+    assert list(tmp_path.iterdir()) == []
+    assert whats(converge(entry)) == ["create folder"]
+    assert mode_of(tmp_path / "given") == 0o700
+    assert converge(entry) == []

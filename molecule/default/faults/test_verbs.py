@@ -15,7 +15,8 @@ import time
 import pytest
 from fleet import INVENTORY, NAME, PYTHON, ROOT, environ, eventually, main_pids, secrets, shell
 
-from ipyfleet import Cluster, Progress, Result, connect
+from ipyfleet import Cluster, Progress, Result
+from ipyfleet.client import is_reachable
 
 PRESENT = "all:!gone"
 ENGINES = [0, 1, 2, 3]
@@ -58,7 +59,7 @@ def test_a_client_goes_through_ssh_where_there_is_no_other_way(cluster: Cluster)
     shell("head", "nft add table inet wall; nft add chain inet wall in '{ type filter hook input priority 0; }'")
     shell("head", f"nft add rule inet wall in ip saddr != 127.0.0.1 tcp dport {access.info['registration']} drop")
     try:
-        assert not connect.is_reachable(access.info)
+        assert not is_reachable(access.info)
         client = cluster.client()
         assert client.ids == ENGINES
         assert client[:].apply_sync(os.path.basename, "/a/b") == ["b"] * 4

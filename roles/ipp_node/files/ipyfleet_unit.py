@@ -35,6 +35,8 @@ QUICK_SECONDS = 10.0
 FREE_STARTS = 5
 LONGEST_DELAY_SECONDS = 60.0
 GRACE_SECONDS = 5.0
+# bytes; a note has a few words
+LONGEST_NOTE = 4096
 MARK = "IPYFLEET_UNIT"
 
 
@@ -64,8 +66,10 @@ def begin(name: str, run: Path, inputs: Sequence[str]) -> None:
     boot = boot_id()
     inputs_digest = digest_of(inputs)
     quick = 0
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        before = json.loads(note.read_text())
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+        # what runs in the unit can put a pipe or a link in its place
+        with open(os.open(note, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as stream:
+            before = json.loads(stream.read(LONGEST_NOTE))
         # the clock counts from boot: a note of an earlier boot says nothing; other files are a new chance
         same = (before["boot"], before["inputs"]) == (boot, inputs_digest)
         if same and time.monotonic() - before["started"] < QUICK_SECONDS:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ipyfleet.cli import database, hosts, init, lab, verbs
+from ipyfleet.cli import connect, database, hosts, init, lab, verbs
 from ipyfleet.cli.state import State
 from ipyfleet.errors import InputError, IpyfleetError, RunError
 
@@ -47,6 +47,7 @@ app.command("validate")(verbs.simple("validate", "Check the fleet file and every
 app.command("start")(verbs.simple("start", "Start the services that do not run.", True))
 app.command("stop")(verbs.simple("stop", "Stop the services until they are started again; in scope system, or their host boots.", True))
 app.command("restart")(verbs.simple("restart", "Restart the services; engines lose their memory.", True))
+app.command()(connect.connect)
 app.command()(verbs.logs)
 app.command()(verbs.teardown)
 app.command()(verbs.run)

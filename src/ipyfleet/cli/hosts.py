@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from ipyfleet import connect
 from ipyfleet.cli import show
 from ipyfleet.cli.state import (
     ExtraOption,
@@ -27,6 +26,7 @@ from ipyfleet.cli.state import (
 from ipyfleet.cli.verbs import carry_out, cluster_of
 from ipyfleet.errors import InputError
 from ipyfleet.results import Result
+from ipyfleet.ssh import ssh_command
 
 
 def inventory(
@@ -84,7 +84,7 @@ def ssh(
         raise InputError([f"{host}: expected a host of the fleet, got none of that name; it has {', '.join(known)}"])
     if known[host].get("connection", "ssh") != "ssh":
         raise InputError([f"{host}: expected a host that is reached by ssh, got one by {known[host]['connection']}"])
-    words = [*connect.ssh_command(host, known[host]), *command]
+    words = [*ssh_command(host, known[host]), *command]
     os.execvp(words[0], words)
 
 

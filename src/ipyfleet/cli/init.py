@@ -30,6 +30,7 @@ class Answers:
     :param engines: hosts or ranges, each with ``=N`` where that is not `auto`.
     :param user: who logs in; empty for whom ssh takes.
     :param postgresql: the database's host; empty for a fleet without one.
+    :param jupyterlab: JupyterLab's host; empty for a fleet without it.
     """
 
     name: str | None = None
@@ -39,16 +40,17 @@ class Answers:
     user: str | None = None
     scope: str | None = None
     postgresql: str | None = None
+    jupyterlab: str | None = None
 
     def completed(self) -> Answers:
         """The same, with what is taken where nothing was said: a fleet on this machine, if no host was named."""
         controller = self.controller or LOCAL
         engines = self.engines if self.engines is not None else (controller,)
         clients = self.clients if self.clients is not None else (controller,)
-        postgresql = self.postgresql or ""
-        hosts = {controller, *(split_slots(each)[0] for each in engines), *clients, *([postgresql] if postgresql else [])}
+        postgresql, jupyterlab = self.postgresql or "", self.jupyterlab or ""
+        hosts = {controller, *(split_slots(each)[0] for each in engines), *clients, postgresql, jupyterlab} - {""}
         scope = self.scope or ("user" if hosts == {LOCAL} else "system")
-        return Answers(self.name or NAME, controller, engines, clients, self.user or "", scope, postgresql)
+        return Answers(self.name or NAME, controller, engines, clients, self.user or "", scope, postgresql, jupyterlab)
 
     def description(self) -> Description:
         """The fleet that they describe.
@@ -70,6 +72,7 @@ class Answers:
             clients=whole.clients or (),
             defaults={"ansible_user": whole.user} if whole.user else {},
             postgresql=whole.postgresql or "",
+            jupyterlab=whole.jupyterlab or "",
             about=("One ipyparallel cluster: `ipyfleet up` brings it about, `ipyfleet --help` says what else there is.",),
         )
 
@@ -87,6 +90,7 @@ def init(
     postgresql: Annotated[
         str | None, typer.Option("--postgresql", metavar="HOST", help="The host of a PostgreSQL database for engines and clients.")
     ] = None,
+    jupyterlab: Annotated[str | None, typer.Option("--jupyterlab", metavar="HOST", help="The host of JupyterLab.")] = None,
     user: Annotated[str | None, typer.Option("--user", metavar="USER", help="Who logs in to the hosts.")] = None,
     scope: Annotated[str | None, typer.Option("--scope", metavar="SCOPE", help="`system` (sudo and systemd) or `user` (a login).")] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing; take what is usual where nothing is said.")] = False,
@@ -94,7 +98,7 @@ def init(
 ) -> None:
     """Write a fleet file with comments, from answers or options. Options that can be given more than once: --engine, --client."""
     out = state_of(context).out
-    given = Answers(name or name_in(path), controller, as_tuple(engine), as_tuple(client), user, scope, postgresql)
+    given = Answers(name or name_in(path), controller, as_tuple(engine), as_tuple(client), user, scope, postgresql, jupyterlab)
     if path is not None and not path.is_dir():
         check_path(path, force)
     if not yes and is_asked():
@@ -190,6 +194,8 @@ def ask(given: Answers, out: Console) -> Answers:
         given = replace(given, clients=tuple(typer.prompt("Hosts of clients", given.controller).split()))
     if given.postgresql is None:
         given = replace(given, postgresql=typer.prompt("Host of a PostgreSQL database (empty: none)", "", show_default=False))
+    if given.jupyterlab is None:
+        given = replace(given, jupyterlab=typer.prompt("Host of JupyterLab (empty: none)", "", show_default=False))
     usual = given.completed()
     if given.scope is None:
         given = replace(given, scope=typer.prompt("Scope: system (sudo and systemd) or user (a login)", usual.scope))

@@ -31,6 +31,8 @@ def as_text(console: Console, result: Result) -> None:
         console.print(slot_table(result.slots, result.verb == "status"))
     if result.database:
         console.print(result.database.message, markup=False)
+    if result.jupyterlab and result.jupyterlab.ok:
+        console.print(result.jupyterlab.message, markup=False)
     if result.backups:
         console.print(backup_table(result.backups))
     if result.restored:
@@ -119,5 +121,5 @@ def next_steps(console: Console, result: Result, sources: Sequence[str]) -> None
             f'    rc = ipp.Client(profile="{fleet.name}")',
         ]
     options = "".join(f" -i {source}" for source in given)
-    lines += ["", f"Next: ipyfleet status{options}, ipyfleet logs{options}, ipyfleet --help"]
+    lines += ["", f"Next: ipyfleet connect{options}, ipyfleet status{options}, ipyfleet logs{options}, ipyfleet --help"]
     console.print("\n".join(lines), markup=False)

@@ -1,0 +1,1 @@
+../../../../../../plugins/action/fleet_cell.py

@@ -1,0 +1,1 @@
+../../../../../../../roles/jupyterlab/files/ipyfleet_managed.py

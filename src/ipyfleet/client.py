@@ -1,0 +1,84 @@
+"""Being a client of a controller, straight or through ssh where that is the only way."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ipyfleet import local_ports, ssh
+from ipyfleet.access import CONTROLLER, PORTS, Access
+from ipyfleet.errors import ClientError
+from ipyfleet.ssh import Forward
+from ipyfleet.tunnel import Tunnel, takes_connections
+
+CLIENT_SECONDS = 30.0
+LOOPBACK = "127.0.0.1"
+
+
+def client_info(info: Mapping[str, Any], forwards: Sequence[Forward]) -> dict[str, Any]:
+    """A client's connection file as it holds on this side of a tunnel."""
+    here = {each.name: each.here for each in forwards if each.name in PORTS}
+    return {**info, **here, "interface": f"tcp://{LOOPBACK}", "location": LOOPBACK}
+
+
+def is_reachable(info: Mapping[str, Any]) -> bool:
+    """Whether the hub's port takes a connection from here."""
+    return takes_connections(str(info["location"]), int(info[CONTROLLER]))
+
+
+def open_tunnel(access: Access) -> tuple[dict[str, Any], Tunnel]:
+    """Forward a controller's client ports through its host; returns the connection file as it holds here.
+
+    :raises ClientError: with ssh's own reason.
+    """
+    address = str(access.info["interface"]).removeprefix("tcp://")
+    address = LOOPBACK if address in ("0.0.0.0", "*", "::") else address
+    forwards: list[Forward] = []
+    for name in PORTS:
+        if name in access.info:
+            here = local_ports.same_or_free(local_ports.free_port(), [each.here for each in forwards])
+            forwards.append(Forward(name, here, address, int(access.info[name])))
+    tunnel = Tunnel(access.host, ssh.tunnel_command(access.host, access.reach, forwards))
+    try:
+        tunnel.wait_open(forwards[0].here)
+    except BaseException:
+        tunnel.close()
+        raise
+    return client_info(access.info, forwards), tunnel
+
+
+def new_client(info: Mapping[str, Any], host: str, timeout: float) -> Any:
+    """An ipyparallel Client.
+
+    :param info: its connection file.
+    :param host: whom messages are about.
+    :raises ClientError: when the controller does not answer.
+    """
+    import ipyparallel as ipp
+
+    try:
+        return ipp.Client(dict(info), timeout=timeout)
+    except Exception as error:
+        raise ClientError(f"{host}: expected the controller to answer, got: {error}") from error
+
+
+def ask_engines(client: Any, ids: Sequence[int], timeout: float) -> dict[int, int]:
+    """Process ids of engines by engine id, of those that answer.
+
+    The question is a function of the standard library, which is sent by its name: it works between
+    different versions of Python, where code of one's own does not.
+
+    :param client: an ipyparallel client.
+    :param timeout: seconds to wait in all.
+    """
+    import os
+
+    deadline = time.monotonic() + timeout
+    asked = {number: client[number].apply_async(os.getpid) for number in ids if number in client.ids}
+    found = {}
+    for number, answer in asked.items():
+        with contextlib.suppress(Exception):
+            found[number] = int(answer.get(timeout=max(0.0, deadline - time.monotonic())))
+    return found
