@@ -208,6 +208,43 @@ def test_a_successor_takes_the_id_of_an_engine_that_was_lost_without_a_word(clus
     client.close()
 
 
+@pytest.mark.parametrize("meanwhile", ["nothing", "controller killed"])
+def test_an_engine_that_was_silent_is_back_with_its_memory(cluster: Cluster, meanwhile: str) -> None:
+    controller = cluster.controller()
+    engine = cluster.engine(3)
+    client = cluster.client()
+    eventually(lambda: client.ids == [3])
+    client[3].push({"mark": 42}, block=True)
+    client.close()
+    before = cluster.listed()
+    engine.send_signal(signal.SIGSTOP)
+    eventually(lambda: cluster.listed() == {})
+    if meanwhile == "controller killed":
+        cluster.kill(controller)
+        cluster.controller()
+        assert cluster.listed() == {}
+    engine.send_signal(signal.SIGCONT)
+    eventually(lambda: cluster.listed() == before)
+    again = cluster.client()
+    eventually(lambda: marks(again) == [42])
+    again.close()
+
+
+def test_an_engine_that_was_silent_does_not_take_the_place_of_its_successor(cluster: Cluster) -> None:
+    cluster.controller()
+    silent = cluster.engine(3)
+    eventually(lambda: list(cluster.listed()) == [3])
+    silent.send_signal(signal.SIGSTOP)
+    eventually(lambda: cluster.listed() == {})
+    cluster.engine(3)
+    eventually(lambda: list(cluster.listed()) == [3])
+    successor = cluster.listed()
+    silent.send_signal(signal.SIGCONT)
+    time.sleep(1)  # five heartbeats
+    assert cluster.listed() == successor
+    cluster.kill(silent)
+
+
 def test_readiness_says_what_is_missing(cluster: Cluster) -> None:
     info = json.loads(cluster.client_file.read_text())
     assert ipyfleet_hub.wait_ready([info], 0).startswith(f"no connection to port {cluster.plan.first}, ")
