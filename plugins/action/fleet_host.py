@@ -31,7 +31,8 @@ from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.database_secrets 
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.explain import explain, summary, unreached
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.locks import lock_key
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.places import fill
-from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.secret_store import StoreError, new_secrets
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.secret_store import StoreError, new_secrets, public_of
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.trust import known_hosts, sources
 
 MANAGED = "Managed by ipyfleet: the next run undoes changes made here"
 
@@ -148,6 +149,9 @@ class ActionModule(HostAction):
         host = fleet["hosts"][variables["inventory_hostname"]]
         # numbers and booleans that were given as text, as the roles' specs want them
         found: dict[str, Any] = variables | host["set"] | {"fleet": fleet, "host": host, "secrets": self.secrets(fleet, variables)}
+        if fleet["trust"]:
+            name = variables["inventory_hostname"]
+            found["trust"] = {"known_hosts": known_hosts(fleet["trust"], name), "sources": sources(fleet["trust"], name)}
         found.setdefault("ansible_managed", MANAGED)
         return found
 
@@ -181,7 +185,7 @@ class ActionModule(HostAction):
             "fleet": fleet["name"],
             "scope": scope,
             "accounts": list(self.expanded(parts, "accounts", scope)) if scope == "system" else [],
-            "paths": {key: self.places[key] for key in ("root", "etc", "state", "run", "lab", "lab_run", "tunnel")},
+            "paths": {key: self.places[key] for key in ("root", "etc", "state", "run", "lab", "lab_run", "tunnel", "door")},
             "python": variables["ipp_node_python"],
             "lock": fleet["locks"][lock_key(host)],
             "entries": [{key: entry[key] for key in kept if entry.get(key) not in (None, "")} for entry in entries],
@@ -189,6 +193,7 @@ class ActionModule(HostAction):
             "prune": [each["path"] for each in self.expanded(parts, "prune", scope)],
             "units": [{key: unit[key] for key in ("name", "inputs", "check", "run") if key in unit} for unit in units],
             "probe": probe,
+            "held": held_of(fleet, self.places),
             **{key: self._task.args[key] for key in ("keep_data", "lines", "since") if key in self._task.args},
         }
 
@@ -210,6 +215,9 @@ class ActionModule(HostAction):
         found: dict[str, Any] = asdict(keys.secrets() or new_secrets())
         if fleet["jupyterlab"]:
             found["jupyterlab_token"] = keys.create_token(dry=True)
+        if fleet["trust"]:
+            found["login_key"] = keys.create_login_key(dry=True)
+            found["login_public"] = public_of(found["login_key"])
         if not fleet["postgresql"]:
             return found
         there = variables["hostvars"][fleet["postgresql"]["host"]]
@@ -242,6 +250,15 @@ class ActionModule(HostAction):
 
 class InvalidContentError(Exception):
     """A rendered file is not of the kind that its name says."""
+
+
+def held_of(fleet: Mapping[str, Any], where: Mapping[str, str]) -> dict[str, Any]:
+    """What holds engines that are no services; empty where they are."""
+    if fleet["launcher"] != "ssh":
+        return {}
+    inputs = [f"{where['etc']}/engine-", f"{where['etc']}/ipengine_config.py", f"{where['lib']}/", f"{where['env']}"]
+    inputs.append(f"{where['security']}/ipcontroller-engine.json")
+    return {"program": f"{where['lib']}/ipyfleet_engines.py", "mark": f"--etc={where['etc']}", "inputs": inputs}
 
 
 def unit_of(unit: dict[str, Any], scope: str) -> dict[str, Any]:

@@ -124,6 +124,19 @@ def source(target: str, port: int) -> Dict[str, str]:
     return {"address": "", "error": str(found["error"])}
 
 
+def ssh_identity(targets: List[Dict[str, Any]]) -> Dict[str, List[str]]:
+    """What others have to know of this host to log in to it, or to let it in: its keys, and where its logins come from.
+
+    :param targets: `address` and `port` of each host that this one logs in to.
+    """
+    keys = []
+    for path in glob.glob("/etc/ssh/ssh_host_*_key.pub"):
+        with open(path) as stream:
+            keys.append(" ".join(stream.read().split()[:2]))
+    found = {source(each["address"], each["port"])["address"] for each in targets}
+    return {"keys": sorted(keys), "from": sorted(found - {""})}
+
+
 def link_local(address: str) -> bool:
     """Whether an address of IPv6 means something only together with one of a host's links."""
     return ":" in address and ("%" in address or ipaddress.ip_address(address).is_link_local)

@@ -35,7 +35,7 @@ class Systemd:
         self._shown: Optional[Dict[str, Dict[str, str]]] = None
         self.prefix = "ipyfleet-%s" % fleet
         self.target = "%s.target" % self.prefix
-        self.own = re.compile(re.escape(self.prefix) + r"-(controller|engine@\d+|jupyterlab)\.service$")
+        self.own = re.compile(re.escape(self.prefix) + r"-(controller|engine@\d+|jupyterlab|mpi|tunnel)\.service$")
         self.units = {self.unit(each["name"]): each for each in wanted}
 
     def unit(self, name: str) -> str:

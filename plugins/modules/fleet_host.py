@@ -107,6 +107,7 @@ from ansible_collections.ipyfleet.cluster.plugins.module_utils import fleet_data
 from ansible_collections.ipyfleet.cluster.plugins.module_utils import fleet_env as env
 from ansible_collections.ipyfleet.cluster.plugins.module_utils import fleet_facts as facts
 from ansible_collections.ipyfleet.cluster.plugins.module_utils import fleet_tree as tree
+from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_held import Held
 from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_lock import BusyError, held
 from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_removal import MARKER, Removal
 from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_supervisord import (
@@ -131,6 +132,7 @@ class Host:
         self.version = env.interpreter_version(module, self.python)
         self.units: List[Dict[str, Any]] = module.params["units"]
         self.changes: List[Dict[str, Any]] = []
+        self.held = Held(module, module.params["held"])
         self.supervisor: Union[Systemd, Supervisord]
         if self.system:
             self.supervisor = Systemd(module, module.params["fleet"], self.paths["run"], self.units)
@@ -151,6 +153,7 @@ class Host:
         if phase in ("look", "converge") and not powerless:
             self.converge()
         elif phase == "remove":
+            self.changes += self.held.end("stop")
             removal = Removal(self.module, self.supervisor, self.changes)
             removal.carry_out()
             result["kept"] = removal.kept
@@ -172,7 +175,7 @@ class Host:
             raise tree.TreeError("; ".join(wrong))
         self.changes += self.supervisor.retire()
         for each in self.params["accounts"]:
-            self.changes += accounts.create(self.module, each["name"], each["home"], each["comment"], each.get("keys", False))
+            self.changes += accounts.create(self.module, each)
             if each.get("keys"):
                 path = os.path.join(each["home"], ".ssh", "authorized_keys")
                 self.changes += accounts.close(self.module, each["name"], path, self.contents()[path])
@@ -185,6 +188,8 @@ class Host:
         self.retire_accounts()
         contents = {**self.contents(), **stamp} if self.module.check_mode else {}
         self.changes += self.supervisor.converge(files_changed, contents)
+        if self.held.reads(self.changes):
+            self.changes += self.held.end("restart")
         if not self.module.check_mode:
             env.remove_others(self.paths["root"])
 
@@ -248,9 +253,9 @@ class Host:
         return tree.me()
 
     def retire_accounts(self) -> None:
-        """Remove the account for tunnels where the fleet has none any more, or has one of another name."""
+        """Remove accounts for tunnels where the fleet has none any more, or has one of another name."""
         wanted = [each["name"] for each in self.params["accounts"]]
-        for name in accounts.living_in([self.paths["tunnel"]]) if self.system else []:
+        for name in accounts.living_in([self.paths["tunnel"], self.paths["door"]]) if self.system else []:
             if name not in wanted:
                 self.changes += accounts.remove(self.module, name)
 
@@ -270,6 +275,8 @@ class Host:
             found["location"] = facts.resolve(probe["location"])
         if probe.get("database"):
             found["database"] = facts.source(probe["database"]["host"], probe["database"]["port"])
+        if "ssh" in probe:
+            found["ssh"] = facts.ssh_identity(probe["ssh"])
         if probe.get("ports"):
             mine = self.supervisor.status(words=False).get("controller", {})
             mark = self.paths["run"] if not self.system else self.paths["root"]
@@ -313,7 +320,7 @@ class Host:
         # the first file of all that a fleet brings: without it, none of what is here can be the fleet's
         if not os.path.exists(os.path.join(self.paths["etc"], MARKER)):
             found |= {each["path"] for each in self.changes if each["what"] == "change file"}
-            found |= set(facts.strangers([self.paths[path] for path in ("root", "etc", "state", "lab", "tunnel")]))
+            found |= set(facts.strangers([self.paths[path] for path in ("root", "etc", "state", "lab", "tunnel", "door")]))
         return sorted(found)
 
     # -- units alone
@@ -325,6 +332,8 @@ class Host:
             if phase == "stop":
                 return
             raise tree.TreeError("expected fleet %s on this host, got no %s; deploy it first" % (self.params["fleet"], marker))
+        if phase == "restart":
+            self.changes += self.held.end("restart")
         verbs = {"start": self.supervisor.start_all, "stop": self.supervisor.halt, "restart": self.supervisor.restart_all}
         self.changes += verbs[phase]()
 
@@ -337,7 +346,7 @@ def main() -> None:
             "scope": {"type": "str", "required": True, "choices": ["system", "user"]},
             # of scope system: name, home, data, comment, the variable that it is set_by, and keys where people log in with ssh keys
             "accounts": {"type": "list", "elements": "dict", "default": []},
-            "paths": {"type": "dict", "required": True},  # root, etc, state, run, lab, lab_run, tunnel
+            "paths": {"type": "dict", "required": True},  # root, etc, state, run, lab, lab_run, tunnel, door
             "python": {"type": "path", "default": ""},  # for the environment; this one when empty
             "lock": {"type": "str", "default": ""},  # digest of the lock that the environment is to be built from
             # folders, files and links; a leftover is what others may make there, and only matters to remove
@@ -346,6 +355,7 @@ def main() -> None:
             "prune": {"type": "list", "elements": "str", "default": []},  # patterns; what matches and is no entry goes
             # name; inputs: the files it is started with; run: where it notes that; check
             "units": {"type": "list", "elements": "dict", "default": []},
+            "held": {"type": "dict", "default": {}},  # program, mark and inputs, where engines are no services
             "archive": {"type": "dict"},  # on the host: path, sha256, lock, kind, compiled
             "probe": {"type": "dict", "default": {}},  # what to find out: see `look`
             "keep_data": {"type": "bool", "default": True},

@@ -29,8 +29,19 @@ TOP = (
     "plugin", "name", "scope", "controller", "engines", "postgresql", "jupyterlab", "clients",
     "hosts", "defaults", "python_packages", "ports", "secrets_dir", *CONSTRUCTED,
 )  # fmt: skip
-ENGINE_KEYS = ("slots", "gpus", "env", "user_python_packages", "reserve_cores", "memory_per_engine")
-CONTROLLER_KEYS = ("host", "location", "ip")
+ENGINE_KEYS = (
+    "slots",
+    "gpus",
+    "env",
+    "user_python_packages",
+    "reserve_cores",
+    "memory_per_engine",
+    "args",
+    "location",
+    "tunnel",
+    "launcher",
+)
+CONTROLLER_KEYS = ("host", "location", "ip", "launcher")
 # beside the host, the variables of the role postgresql without their prefix
 POSTGRESQL_KEYS = (
     "host", "location", "port", "version", "cluster", "databases", "users", "privileges", "user", "allow", "hba",
@@ -245,6 +256,8 @@ class _Reader:
         path: tuple[str, ...] = ("controller",)
         if isinstance(value, Mapping):
             self.known(path, value, CONTROLLER_KEYS)
+            if "launcher" in value:
+                everywhere["ipp_controller_launcher"] = self.choice((*path, "launcher"), value["launcher"], ("service", "ssh"))
             for key in ("location", "ip"):
                 if key in value:
                     what = "a name or address that engines and clients reach" if key == "location" else "an address to bind, or *"
@@ -284,11 +297,29 @@ class _Reader:
             "user_python_packages": ("ipp_node_python_packages", self.packages),
             "reserve_cores": ("ipp_engine_reserve_cores", lambda at, v: self.integer(at, v, 0, 4096, "a number of cores")),
             "memory_per_engine": ("ipp_engine_memory_mb", self.megabytes),
+            "args": ("ipp_engine_args", self.options),
+            "location": (
+                "ipp_engine_location",
+                lambda at, v: self.text(at, v, ADDRESS, "a name or address that the controller's host reaches"),
+            ),
+            "tunnel": ("ipp_engine_tunnel", lambda at, v: self.choice(at, v, ("none", "ssh"))),
+            "launcher": ("ipp_engine_launcher", lambda at, v: self.choice(at, v, ("service", "mpi"))),
         }
         for key, (variable, check) in checks.items():
             if key in value:
                 variables[variable] = check((*path, key), value[key])
         return variables
+
+    def choice(self, path: Sequence[str], value: object, allowed: Sequence[str]) -> str:
+        if value not in allowed:
+            self.expected(path, " or ".join(f"`{each}`" for each in allowed), value)
+        return str(value)
+
+    def options(self, path: Sequence[str], value: object) -> list[str]:
+        if not isinstance(value, list) or not all(isinstance(each, str) and each.startswith("-") for each in value):
+            self.expected(path, "a list of options of ipengine, such as --IPEngine.timeout=60", value)
+            return []
+        return list(value)
 
     def environment(self, path: Sequence[str], value: object) -> dict[str, str]:
         entries = self.mapping(path, value, "a mapping of environment variables")

@@ -109,17 +109,23 @@ def logs_text(logs: Mapping[str, Mapping[str, Sequence[str]]]) -> str:
     return "\n".join(f"{host} {unit}: {line}" for host, units in logs.items() for unit, lines in units.items() for line in lines)
 
 
+# what starts engines that are no services, and its unit on the controller's host
+STARTERS = {"ssh": ("ipcluster", "controller"), "mpi": ("mpiexec", "mpi")}
+
+
 def slots_report(result: Mapping[str, Any], fleet: Mapping[str, Any], units: Mapping[str, Any]) -> dict[str, Any]:
     """How the slots of a fleet do, each with the reason when it is short.
 
     :param result: of the module fleet_verify.
     :param units: states of the units by host, of hosts that were asked for them.
     """
-    slots = []
+    slots, by_one = [], fleet["launcher"] in STARTERS
     for slot in sorted(result["slots"], key=lambda each: int(each["id"])):
-        unit = units.get(slot["host"], {}).get(f"engine@{slot['number']}")
+        # engines that are no services of their own are those of what starts them
+        where, name = (fleet["controller"], STARTERS[fleet["launcher"]][1]) if by_one else (slot["host"], f"engine@{slot['number']}")
+        unit = units.get(where, {}).get(name)
         good = slot["state"] in ("ok", "listed")
-        slots.append({**slot, "unit": unit, "reason": "" if good else reason(slot, unit, fleet["location"])})
+        slots.append({**slot, "unit": unit, "reason": "" if good else reason(slot, unit, fleet)})
     controller = units.get(fleet["controller"], {}).get("controller")
     wanted = {slot["id"] for each in fleet["hosts"].values() for slot in each["slots"]}
     return {
@@ -139,17 +145,17 @@ def is_good(known: Mapping[str, Any]) -> bool:
     return not (known["short"] or database.get("problems") or lab.get("state") == "failed")
 
 
-def reason(slot: Mapping[str, Any], unit: Mapping[str, Any] | None, location: str) -> str:
-    """Why a slot is short, as far as its state and its unit tell.
-
-    :param location: the name or address by which engines reach the controller.
-    """
+def reason(slot: Mapping[str, Any], unit: Mapping[str, Any] | None, fleet: Mapping[str, Any]) -> str:
+    """Why a slot is short, as far as its state and its unit tell."""
+    location = fleet["location"]
     if slot["state"] == "drifted":
         return f"has environment {slot['lock'] or 'without a lock'} instead of {slot['wanted_lock']}"
     if unit is None:
         return "the host did not answer, or something failed there before"
     if not unit["running"]:
         return f"its service is {unit['state']}" + (f"; it last said: {unit['last']}" if unit["last"] else "")
+    if slot["state"] == "missing" and (starter := STARTERS.get(fleet["launcher"])):
+        return f"{starter[0]} on {fleet['controller']} has not started it, or it did not reach the controller; see the fleet's logs"
     if slot["state"] == "missing":
         how = f"from its host, {location} has to lead to the controller, and the fleet's ports to be open"
         return f"its service runs, but the engine is not registered with the controller; {how}"

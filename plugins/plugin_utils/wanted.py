@@ -8,7 +8,7 @@ import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.ipyfleet.cluster.plugins.plugin_utils import database, database_embedded, notebook
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils import database, database_embedded, notebook, trust
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_file import MEMBERS, NAME
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.ports import FIRST, LAST, PortPlan, default_first
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.slots import allocate, auto_slots
@@ -58,6 +58,7 @@ def value_problems(groups: Mapping[str, Sequence[str]], variables: Mapping[str, 
             yield f"{host}: ipp_engine_slots: expected a number from 1 on, or auto, got {count!r}"
     yield from database.problems(groups, variables)
     yield from notebook.problems(groups, variables)
+    yield from trust.problems(groups, variables)
 
 
 def location_of(controller: str, variables: Variables) -> str:
@@ -125,6 +126,9 @@ def describe(
         "secrets_dir": secrets_dir,
         "postgresql": found,
         "jupyterlab": None,
+        "launcher": trust.launcher_of(groups, variables),
+        "tunnelled": trust.tunnelled(groups, variables),
+        "trust": trust.describe(groups, variables),
         "hosts": {
             host: {
                 "roles": [role for role in roles if host in groups.get(role, ())],

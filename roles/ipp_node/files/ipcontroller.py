@@ -43,6 +43,7 @@ class FleetHub(hub.Hub):
     # -- engines that fall silent, and are heard again
 
     def handle_stopped_heart(self, heart: bytes) -> None:
+        """Remember an engine that fell silent."""
         number = self.hearts.get(heart)
         super().handle_stopped_heart(heart)
         if number is not None:
@@ -62,6 +63,7 @@ class FleetHub(hub.Hub):
         self._save_engine_state()
 
     def handle_new_heart(self, heart: bytes) -> None:
+        """List an engine again that is heard again."""
         number = next((number for number, uuid in self.silent.items() if uuid == heart.decode()), None)
         taken = {*self.engines, *(each.id for each in self.incoming_registrations.values())}
         if number is not None:
@@ -72,10 +74,12 @@ class FleetHub(hub.Hub):
         super().handle_new_heart(heart)
 
     def unregister_engine(self, ident: Any, msg: dict[str, Any]) -> None:
+        """Forget an engine that leaves."""
         self.silent.pop(msg["content"].get("id"), None)
         super().unregister_engine(ident, msg)
 
     def register_engine(self, reg: bytes, msg: dict[str, Any]) -> int | None:
+        """Forget the predecessor of an engine that comes."""
         number: int | None = super().register_engine(reg, msg)
         # its predecessor is no more
         if number is not None:

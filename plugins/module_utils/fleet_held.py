@@ -1,0 +1,60 @@
+# Copyright: ipyfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Engines that are no services: a program holds them for as long as a login by ssh lasts."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import signal
+import time
+from typing import Any, Dict, List
+
+END_SECONDS = 15.0
+
+
+class Held:
+    """The programs of one fleet on this host that hold engines.
+
+    :param module: for check mode.
+    :param description: `program`, and the option `mark` by which one is told from those of other fleets; `inputs`, how
+        the paths begin of what engines are started with. Empty where engines are services.
+    """
+
+    def __init__(self, module: Any, description: Dict[str, Any]) -> None:
+        self.module = module
+        self.description = description
+
+    def running(self) -> List[int]:
+        """Ids of their processes."""
+        found = []
+        for path in glob.glob("/proc/[0-9]*/cmdline") if self.description else []:
+            with contextlib.suppress(OSError):
+                with open(path, "rb") as stream:
+                    words = stream.read().decode("utf-8", "replace").split("\0")
+                if words[1:2] == [self.description["program"]] and self.description["mark"] in words:
+                    found.append(int(path.split("/")[2]))
+        return found
+
+    def reads(self, changes: List[Dict[str, Any]]) -> bool:
+        """Whether something was changed that engines are started with."""
+        begin = tuple(self.description.get("inputs", ()))
+        return any(each["path"].startswith(begin) and each["what"] != "set" for each in changes) if begin else False
+
+    def end(self, what: str) -> List[Dict[str, Any]]:
+        """End them and their engines, and wait until they have; whoever has logged in does so again.
+
+        :param what: the word for it.
+        """
+        running = self.running()
+        if not running:
+            return []
+        if not self.module.check_mode:
+            for pid in running:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM)
+            deadline = time.monotonic() + END_SECONDS
+            while set(self.running()) & set(running) and time.monotonic() < deadline:
+                time.sleep(0.05)
+        return [{"path": "engines", "what": what}]
