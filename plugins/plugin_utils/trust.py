@@ -19,6 +19,10 @@ def launcher_of(groups: Mapping[str, Sequence[str]], variables: Mapping[str, Var
     return str(variables[controller].get("ipp_controller_launcher") or "service")
 
 
+def _args(variables: Variables) -> list[str]:
+    return [str(each) for each in variables.get("ipp_engine_args") or []]
+
+
 def tunnelled(groups: Mapping[str, Sequence[str]], variables: Mapping[str, Variables]) -> list[str]:
     """Engine hosts that reach the controller by ssh alone; its own host needs no way to it."""
     return [
@@ -35,6 +39,8 @@ def problems(groups: Mapping[str, Sequence[str]], variables: Mapping[str, Variab
     if by_mpi and len(by_mpi) < len(groups["ipp_engine"]):
         other = next(host for host in groups["ipp_engine"] if host not in by_mpi)
         yield f"{other}: ipp_engine_launcher: expected mpi, which {by_mpi[0]} has, got service; MPI has all engines or none"
+    if by_mpi and (odd := [host for host in by_mpi if _args(variables[host]) != _args(variables[by_mpi[0]])]):
+        yield f"{odd[0]}: ipp_engine_args: expected those of {by_mpi[0]}, because MPI starts all engines alike, got {_args(variables[odd[0]])}"
     if by_mpi and by_ssh:
         yield f"{controller}: ipp_controller_launcher: expected service with engines that MPI starts, got ssh"
     ways = {f"{controller}: ipp_controller_launcher: ssh": by_ssh}
@@ -49,6 +55,11 @@ def problems(groups: Mapping[str, Sequence[str]], variables: Mapping[str, Variab
             yield f"{host}: ipp_node_ssh_from: expected addresses or networks, separated by commas, got {wrong[0].strip()!r}"
     if (by_ssh or by_mpi) and (far := tunnelled(groups, variables)):
         yield f"{far[0]}: ipp_engine_tunnel: expected none with engines that {'MPI' if by_mpi else 'ipcluster'} starts, got ssh"
+
+
+def packages(groups: Mapping[str, Sequence[str]], variables: Mapping[str, Variables]) -> list[str]:
+    """Python packages that the launcher of the fleet's engines needs."""
+    return ["mpi4py"] if launcher_of(groups, variables) == "mpi" else []
 
 
 def describe(groups: Mapping[str, Sequence[str]], variables: Mapping[str, Variables]) -> dict[str, Any] | None:

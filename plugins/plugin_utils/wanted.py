@@ -134,7 +134,9 @@ def describe(
                 "roles": [role for role in roles if host in groups.get(role, ())],
                 "slots": [],
                 "auto": auto.get(host),
-                "packages": packages_of(variables[host], [*extra, *notebook.packages(groups, host, variables, defaults)]),
+                "packages": packages_of(
+                    variables[host], [*extra, *trust.packages(groups, variables), *notebook.packages(groups, host, variables, defaults)]
+                ),
             }
             for host in members(groups)
         },

@@ -67,6 +67,7 @@ class Cluster:
         (folder / "controller.py").write_text(
             "c = get_config()\nc.IPController.reuse_files = True\nc.IPController.restore_engines = True\n"
             f"c.IPController.ports = {self.plan.internal}\nc.HeartMonitor.period = 200\n"
+            "c.IPController.registration_timeout = 5\n"
             f"c.IPController.curve_publickey = {keys.curve_public.encode()!r}\n"
             f"c.IPController.curve_secretkey = {keys.curve_secret.encode()!r}\nc.IPController.enable_curve = True\n"
         )
@@ -243,6 +244,18 @@ def test_an_engine_that_was_silent_does_not_take_the_place_of_its_successor(clus
     time.sleep(1)  # five heartbeats
     assert cluster.listed() == successor
     cluster.kill(silent)
+
+
+def test_an_engine_that_ended_while_there_was_no_controller_is_not_listed_for_ever(cluster: Cluster) -> None:
+    controller = cluster.controller()
+    lost, kept = cluster.engine(0), cluster.engine(1)
+    eventually(lambda: sorted(cluster.listed()) == [0, 1])
+    cluster.kill(controller)
+    cluster.kill_silently(lost)
+    cluster.controller()
+    assert sorted(cluster.listed()) == [0, 1]
+    eventually(lambda: list(cluster.listed()) == [1])
+    assert kept.poll() is None
 
 
 def test_readiness_says_what_is_missing(cluster: Cluster) -> None:

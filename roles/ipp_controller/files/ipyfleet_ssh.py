@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,11 @@ def wanted(engines: dict[str, Any], most: int) -> dict[str, tuple[int, list[str]
         if number:
             found[host] = (number, [str(each) for each in options])
     return found
+
+
+def environment() -> dict[str, str]:
+    """What engines of this host inherit: where this file is, is no business of theirs."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
 
 class Login:
@@ -96,7 +102,7 @@ class Login:
         """Log in once; returns the exit code when that ends."""
         with self.log_file.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                *self.command, stdin=asyncio.subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
+                *self.command, stdin=asyncio.subprocess.PIPE, stdout=log, stderr=log, start_new_session=True, env=environment()
             )
         waiting = asyncio.ensure_future(self.process.wait())
         while not waiting.done():
@@ -126,6 +132,8 @@ class Login:
 class FleetSSHEngineSetLauncher(SSHEngineSetLauncher):
     """Starts, holds and ends the engines of all hosts."""
 
+    # by which the cluster's file names it
+    entrypoint_name = "ipyfleet_ssh.FleetSSHEngineSetLauncher"
     here = List(Unicode(), config=True, help="hosts of `engines` that are this one, and take no login")
     held = Dict()
 

@@ -32,6 +32,8 @@ class FleetHub(hub.Hub):
         super().__init__(**traits)
         # engines that could not be heard, by id; in the order in which they fell silent
         self.silent: dict[int, str] = {}
+        # hearts of engines that are on the restored list, and were not heard since
+        self.unheard: set[bytes] = set()
 
     def _save_engine_state(self) -> None:
         if not self.engine_state_file or self._loading:
@@ -64,6 +66,7 @@ class FleetHub(hub.Hub):
 
     def handle_new_heart(self, heart: bytes) -> None:
         """List an engine again that is heard again."""
+        self.unheard.discard(heart)
         number = next((number for number, uuid in self.silent.items() if uuid == heart.decode()), None)
         taken = {*self.engines, *(each.id for each in self.incoming_registrations.values())}
         if number is not None:
@@ -103,6 +106,14 @@ class FleetHub(hub.Hub):
             super()._load_engine_state()
         finally:
             self._loading = False
+        # nobody would miss the heartbeats of those that are no more
+        self.unheard = set(self.hearts)
+        self.loop.add_timeout(self.loop.time() + self.registration_timeout, self._miss_unheard)
+
+    def _miss_unheard(self) -> None:
+        for heart in self.unheard & set(self.hearts):
+            self.handle_stopped_heart(heart)
+        self.unheard.clear()
 
 
 def read_state(path: Path) -> dict[str, Any] | None:

@@ -2,7 +2,8 @@
 
     ipengine.py SLOT_FILE [ipengine options]
 
-The slot file is JSON: `id`, and `env`, environment variables to set before anything is imported.
+The slot file is JSON: `id`, and `env`, environment variables to set before anything is imported. An @ in its
+name stands for the rank that MPI gave this process among those of its host.
 When a predecessor in the slot was lost without a word (power cut, out of memory), the hub still
 lists it and would give its successor another id. So the successor says goodbye for it first, and
 does not go on under an id that is not its own.
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 TRY_AGAIN = 75  # EX_TEMPFAIL
+LOCAL_RANK = "OMPI_COMM_WORLD_LOCAL_RANK"
 # A controller's host that loses power closes no connection, and its engines, who mostly listen, would
 # wait for it on connections that are none: seconds until the first question, between questions, and
 # unanswered ones until a connection is given up. A new one that is not answered at once is tried anew
@@ -32,7 +34,7 @@ SOCKET_OPTIONS = {
 
 def read_slot(path: str) -> dict[str, Any]:
     """Read a slot file and set its environment variables."""
-    slot = json.loads(Path(path).read_text())
+    slot = json.loads(Path(path.replace("@", os.environ.get(LOCAL_RANK, "@"))).read_text())
     os.environ.update({key: str(value) for key, value in slot["env"].items()})
     return dict(slot)
 
