@@ -40,7 +40,8 @@ def problems(groups: Mapping[str, Sequence[str]], variables: Mapping[str, Variab
         other = next(host for host in groups["ipp_engine"] if host not in by_mpi)
         yield f"{other}: ipp_engine_launcher: expected mpi, which {by_mpi[0]} has, got service; MPI has all engines or none"
     if by_mpi and (odd := [host for host in by_mpi if _args(variables[host]) != _args(variables[by_mpi[0]])]):
-        yield f"{odd[0]}: ipp_engine_args: expected those of {by_mpi[0]}, because MPI starts all engines alike, got {_args(variables[odd[0]])}"
+        wrong = odd[0]
+        yield f"{wrong}: ipp_engine_args: expected those of {by_mpi[0]}, as MPI starts all alike, got {_args(variables[wrong])}"
     if by_mpi and by_ssh:
         yield f"{controller}: ipp_controller_launcher: expected service with engines that MPI starts, got ssh"
     ways = {f"{controller}: ipp_controller_launcher: ssh": by_ssh}
