@@ -53,6 +53,7 @@ class Engines:
         table = book.inherited("engines", SSH, object)
         kind = known.launcher(found.value) if found else "ssh" if table else "local"
         number = book.take("Cluster.n")
+        self.variables()
         if kind == "ssh":
             self.by_ssh(table, found, number, given)
         elif kind == "sshproxy":
@@ -125,7 +126,7 @@ class Engines:
             return
         slots = number.value if number else "auto"
         self.engines[self.controller] = slots
-        for each in (found if kind == "local" else None, number):
+        for each in (number, found if kind == "local" else None):
             if each:
                 book.carry(each, ("engines", self.controller), f"engines.{self.controller}: {slots}")
 
@@ -133,20 +134,23 @@ class Engines:
 
     def connections(self) -> None:
         """Variables for all engine hosts, from what is said of all of them."""
-        book = self.book
+        book, where = self.book, "defaults" if self.shared else "hosts"
         user = book.inherited("user", SSH, str)
         if user and user.value:
             self.defaults["ansible_user"] = user.value
-            book.carry(user, ("defaults", "ansible_user"), "defaults.ansible_user")
+            book.carry(user, ("defaults", "ansible_user"), f"{where}.ansible_user")
         args = book.inherited("ssh_args", SSH)
         if args:
             for variable, value in self.arguments(args).items():
                 self.defaults.setdefault(variable, value)
-                book.carry(args, ("defaults", variable), f"defaults.{variable}")
-        variables = book.inherited("environment", (*SSH, *known.ENGINE_LAUNCHERS), dict)
-        if variables and (env := self.environment(variables, variables.value)):
+                book.carry(args, ("defaults", variable), f"{where}.{variable}")
+
+    def variables(self) -> None:
+        """Environment variables of all engines."""
+        found = self.book.inherited("environment", (*SSH, *known.ENGINE_LAUNCHERS), dict)
+        if found and (env := self.environment(found, found.value)):
             self.defaults["ipp_engine_env"] = env
-            book.carry(variables, ("defaults", "ipp_engine_env"), f"defaults.ipp_engine_env: {', '.join(env)}")
+            self.book.carry(found, ("defaults", "ipp_engine_env"), f"defaults.ipp_engine_env: {', '.join(env)}")
 
     def arguments(self, found: Found) -> dict[str, Any]:
         """Arguments of ssh as variables."""

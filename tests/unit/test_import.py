@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,12 @@ import yaml
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils import ipcluster_files
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_file import read_fleet
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_yaml import positions
+from conftest import ROOT
 from test_ipcluster_config import CASES, NAMES, case_of, profile
 from typer.testing import CliRunner, Result
 
 from ipyfleet.cli.app import app
+from ipyfleet.cli.importing import told
 from ipyfleet.configuration import read_configuration
 from ipyfleet.description import fleet_text
 from ipyfleet.errors import InputError
@@ -116,3 +119,17 @@ def test_what_is_said_wrong_is_told_in_a_line(words: list[str], expected: str, t
     monkeypatch.chdir(tmp_path)
     assert problems(typed(*words)) == [expected]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_page_shows_what_is_said(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "coming-from-ipcluster.md").read_text()
+    (config,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (more,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    folder = profile(tmp_path, {"ipcluster_config.py": config, "ipcontroller_config.py": "c.HubFactory.ip = '*'\n"})
+    with pytest.raises(InputError) as caught:
+        read_configuration(folder, {})
+    assert str(caught.value).replace(str(tmp_path), "/home/ops/.ipython") in page
+    (folder / "ipcontroller_config.py").unlink()
+    assert told(read_configuration(folder, {"controller": {"location": "10.0.0.11"}})) in page
+    given = {key: value for key, value in yaml.safe_load(more).items() if key not in ("plugin", "path")}
+    assert ipcluster_files.read(str(folder), given)[0].groups["postgresql"] == ("db",)

@@ -8,6 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible.errors import AnsibleError
+from ansible.inventory.manager import InventoryManager
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.loader import inventory_loader
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils import ipcluster_files, ipcluster_names, ipcluster_words
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_file import FleetFileError
 from test_inventory_plugin import command
@@ -237,7 +241,7 @@ def test_the_inventory_of_a_file_and_of_one_that_says_more(tmp_path: Path) -> No
     assert listed["ipp_engine"]["hosts"] == ["10.0.0.12", "node9"]
     assert listed["many"]["hosts"] == ["node9"]
     asked = command("ansible", "-i", str(tmp_path / "lab.ipcluster.yml"), "node9", "-c", "local", "-m", "debug", "-a", "var=ansible_user")
-    assert '"ops"' in asked.stdout or "ops" in asked.stdout
+    assert "ansible_user: ops" in asked.stdout
     (folder / "ipcontroller_config.py").write_text("c.HubFactory.location = 'head'\n")
     said = command("ansible-inventory", "-v", "-i", str(folder / "ipcluster_config.py"), "--graph")
     assert "not carried over: ipcluster_config.py:6: SSHEngineSetLauncher.engines['host@10.0.0.12']['args']: --profile_dir: " in said.stdout
@@ -262,14 +266,42 @@ def test_the_inventory_of_a_file_and_of_one_that_says_more(tmp_path: Path) -> No
         ("plugin: [\n", "lab.ipcluster.yml:2: expected YAML, got: "),
     ],
 )
-def test_a_wrong_file_ends_a_command_with_its_problems(text: str, expected: str, tmp_path: Path) -> None:
+def test_a_wrong_file_is_told_with_its_problems(text: str, expected: str, tmp_path: Path) -> None:
     profile(tmp_path, {"ipcluster_config.py": "c.Cluster.n = 2\n"})
     (tmp_path / "lab.ipcluster.yml").write_text(text)
-    said = command("ansible-inventory", "-i", str(tmp_path / "lab.ipcluster.yml"), "--list", ANSIBLE_NOCOLOR="1")
+    plugin = inventory_loader.get("ipyfleet.cluster.ipcluster_config")
+    with pytest.raises(AnsibleError) as caught:
+        plugin.parse(InventoryManager(loader=DataLoader(), sources=[])._inventory, DataLoader(), str(tmp_path / "lab.ipcluster.yml"))
+    assert str(caught.value).startswith(f"{tmp_path}/{expected}")
+
+
+@pytest.mark.parametrize(
+    ("name", "taken"),
+    [
+        ("ipcluster_config.py", True),
+        ("old_ipcluster_config.py", True),
+        ("lab.ipcluster.yml", True),
+        ("lab.ipcluster.yaml", True),
+        ("ipcontroller_config.py", False),
+        ("ipcluster_config.py.bak", False),
+        ("ipcluster_config.json", False),
+        ("ipcluster.yml", False),
+        ("lab.fleet.yml", False),
+    ],
+)
+def test_which_files_are_configurations(tmp_path: Path, name: str, taken: bool) -> None:
+    (tmp_path / name).touch()
+    assert inventory_loader.get("ipyfleet.cluster.ipcluster_config").verify_file(str(tmp_path / name)) is taken
+
+
+def test_a_wrong_file_ends_a_command(tmp_path: Path) -> None:
+    folder = profile(tmp_path, {"ipcluster_config.py": "c.Cluster.n = -1\n"})
+    said = command("ansible-playbook", "-i", str(folder / "ipcluster_config.py"), "site.yml", ANSIBLE_NOCOLOR="1")
     assert said.returncode == 1
-    errors = [line for line in said.stderr.splitlines() if line.startswith("[ERROR]")]
-    assert errors[0].startswith(f"[ERROR]: {tmp_path}/{expected}")
-    assert errors[-1] == f"[ERROR]: {tmp_path}/lab.ipcluster.yml: 1 problem; nothing was changed"
+    assert said.stderr.splitlines() == [
+        f"[ERROR]: {folder}/ipcluster_config.py:1: engines.localhost: expected a number of slots from 1 on, or `auto`, got -1",
+        f"[ERROR]: {folder}/ipcluster_config.py: 1 problem; nothing was changed",
+    ]
 
 
 def test_a_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
