@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ipyfleet.cli import connect, database, hosts, init, lab, verbs
+from ipyfleet.cli import connect, database, hosts, importing, init, lab, verbs
 from ipyfleet.cli.state import State
 from ipyfleet.errors import InputError, IpyfleetError, RunError
 
@@ -59,6 +59,7 @@ app.command()(hosts.inventory)
 app.command()(hosts.ssh)
 app.command("exec")(hosts.execute)
 app.command()(init.init)
+app.command("import")(importing.import_config)
 app.add_typer(lab.app, name="lab")
 
 
