@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible.module_utils.common.text.formatters import human_to_bytes
-from ansible_collections.ipyfleet.cluster.plugins.plugin_utils import names
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils import limits, names
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_yaml import Positions
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.ports import BLOCK, FIRST, LAST
 from packaging.requirements import InvalidRequirement, Requirement
@@ -29,7 +29,10 @@ TOP = (
     "plugin", "name", "scope", "controller", "engines", "postgresql", "jupyterlab", "clients",
     "hosts", "defaults", "python_packages", "ports", "secrets_dir", *CONSTRUCTED,
 )  # fmt: skip
-ENGINE_KEYS = ("slots", "gpus", "env", "user_python_packages", "reserve_cores", "memory_per_engine")
+ENGINE_KEYS = (
+    "slots", "gpus", "gpus_per_slot", "gpu_variable", "cpus", "memory_max", "env", "user_python_packages", "reserve_cores",
+    "memory_per_engine",
+)  # fmt: skip
 CONTROLLER_KEYS = ("host", "location", "ip")
 # beside the host, the variables of the role postgresql without their prefix
 POSTGRESQL_KEYS = (
@@ -279,7 +282,11 @@ class _Reader:
         self.known(path, value, ENGINE_KEYS)
         variables: dict[str, Any] = {"ipp_engine_slots": self.slots((*path, "slots"), value.get("slots", "auto"))}
         checks: dict[str, tuple[str, Callable[[Sequence[str], Any], Any]]] = {
-            "gpus": ("ipp_engine_gpus", lambda at, v: self.integer(at, v, 0, 64, "a number of GPUs, 0 to 64")),
+            "gpus": ("ipp_engine_gpus", self.gpus),
+            "gpus_per_slot": ("ipp_engine_gpus_per_slot", lambda at, v: self.gpus_per_slot(at, v, value.get("gpus", 0))),
+            "gpu_variable": ("ipp_engine_gpu_variable", self.gpu_variable),
+            "cpus": ("ipp_engine_cpus", self.cores),
+            "memory_max": ("ipp_engine_memory_max_mb", lambda at, v: self.megabytes(at, v, limits.LEAST_MEMORY)),
             "env": ("ipp_engine_env", self.environment),
             "user_python_packages": ("ipp_node_python_packages", self.packages),
             "reserve_cores": ("ipp_engine_reserve_cores", lambda at, v: self.integer(at, v, 0, 4096, "a number of cores")),
@@ -288,7 +295,34 @@ class _Reader:
         for key, (variable, check) in checks.items():
             if key in value:
                 variables[variable] = check((*path, key), value[key])
+        if isinstance(value.get("gpus"), list):
+            variables["ipp_engine_gpu_names"] = [str(each) for each in value["gpus"]]
         return variables
+
+    def gpus(self, path: Sequence[str], value: object) -> int:
+        if not isinstance(value, list):
+            return self.integer(path, value, 0, limits.MOST_GPUS, limits.GPUS)
+        try:
+            return len(limits.gpu_names(value))
+        except ValueError as error:
+            self.expected(path, str(error), value)
+            return 0
+
+    def gpus_per_slot(self, path: Sequence[str], value: object, gpus: object) -> int:
+        there = len(gpus) if isinstance(gpus, list) else gpus if isinstance(gpus, int) else 1
+        return self.integer(path, value, 1, max(1, there), f"a number from 1 to the host's {there} GPUs")
+
+    def gpu_variable(self, path: Sequence[str], value: object) -> str:
+        if value not in limits.GPU_VARIABLES:
+            self.expected(path, f"one of {', '.join(limits.GPU_VARIABLES)}", value)
+        return str(value)
+
+    def cores(self, path: Sequence[str], value: object) -> str:
+        try:
+            limits.core_list(value)
+        except ValueError as error:
+            self.expected(path, str(error), value)
+        return str(value)
 
     def environment(self, path: Sequence[str], value: object) -> dict[str, str]:
         entries = self.mapping(path, value, "a mapping of environment variables")
@@ -299,13 +333,13 @@ class _Reader:
                 self.expected((*path, key), "a string", each)
         return {key: str(each) for key, each in entries.items()}
 
-    def megabytes(self, path: Sequence[str], value: object) -> int:
-        what = "a size such as 2G or 512M, from 1M on"
+    def megabytes(self, path: Sequence[str], value: object, least: int = 1) -> int:
+        what = f"a size such as 2G or 512M, from {least}M on"
         try:
             size: int = human_to_bytes(value, default_unit="M") if not isinstance(value, bool) else 0
         except (ValueError, TypeError):
             size = 0
-        if size < 1 << 20:
+        if size < least << 20:
             self.expected(path, what, value)
             return 1
         return size >> 20
