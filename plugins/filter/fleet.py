@@ -9,6 +9,7 @@ from typing import Any
 
 from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_pg_hba import lines_of
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.database_files import allowed, memory, value
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.limits import core_list
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.plain import plain
 
 
@@ -28,6 +29,7 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Filters by name."""
         return {
+            "fleet_cores": core_list,
             "fleet_python": fleet_python,
             "fleet_pg_allow": allowed,
             "fleet_pg_hba": fleet_pg_hba,

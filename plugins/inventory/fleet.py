@@ -48,7 +48,8 @@ options:
     description:
       - A mapping of hosts to engine slots. Hosts may be ranges such as C(node[01:08]), or C(user@host).
       - A value is a number, C(auto) (cores less a reserve, capped by memory), or a mapping with
-        C(slots), C(gpus), C(env), C(user_python_packages), C(reserve_cores), C(memory_per_engine).
+        C(slots), C(gpus), C(gpus_per_slot), C(gpu_variable), C(cpus), C(memory_max), C(env),
+        C(user_python_packages), C(reserve_cores), C(memory_per_engine).
     required: true
     type: dict
   clients:
@@ -123,7 +124,8 @@ name: lab
 controller: head
 engines:
   big1: {slots: auto, reserve_cores: 2, memory_per_engine: 4G}
-  gpu1: {slots: 2, gpus: 2, env: {OMP_NUM_THREADS: "4"}, user_python_packages: [cupy-cuda12x]}
+  gpu1: {slots: 2, gpus: 4, gpus_per_slot: 2, user_python_packages: [cupy-cuda12x]}
+  shared1: {slots: 4, cpus: "8-15", memory_max: 8G, env: {TMPDIR: /scratch}}
 clients: [head, laptop]
 python_packages: [numpy, pandas]
 

@@ -106,6 +106,7 @@ from ansible_collections.ipyfleet.cluster.plugins.module_utils import fleet_acco
 from ansible_collections.ipyfleet.cluster.plugins.module_utils import fleet_data_dir as data_dir
 from ansible_collections.ipyfleet.cluster.plugins.module_utils import fleet_env as env
 from ansible_collections.ipyfleet.cluster.plugins.module_utils import fleet_facts as facts
+from ansible_collections.ipyfleet.cluster.plugins.module_utils import fleet_limits as limits
 from ansible_collections.ipyfleet.cluster.plugins.module_utils import fleet_tree as tree
 from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_held import Held
 from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_lock import BusyError, held
@@ -310,9 +311,11 @@ class Host:
         return found
 
     def unfit(self) -> List[str]:
-        """What speaks against the folder of notebooks, if the fleet file names one."""
-        path, user = self.params["probe"].get("data_dir", ""), self.params["probe"].get("data_user") or tree.me()
-        return list(data_dir.problems(path, user, self.paths, self.system)) if path else []
+        """What speaks against the folder of notebooks, if the fleet file names one, and the limits of engines."""
+        probe = self.params["probe"]
+        path, user = probe.get("data_dir", ""), probe.get("data_user") or tree.me()
+        found = list(data_dir.problems(path, user, self.paths, self.system)) if path else []
+        return found + (list(limits.problems(probe["limits"])) if probe.get("limits") else [])
 
     def foreign(self) -> List[str]:
         """What others have under the names of this fleet."""

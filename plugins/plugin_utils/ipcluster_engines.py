@@ -12,7 +12,7 @@ from typing import Any
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils import ipcluster_names as known
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils import ipcluster_words as words
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.config_terms import Unknown
-from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_file import shown
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_values import shown
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.ipcluster_notes import TEMPLATE, Found, Notebook, adapted
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.names import split_user
 

@@ -11,7 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.config_source import NotPython, Place, Settings
-from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_file import PLUGIN_NAMES, Fleet, FleetFileError, Problem, read_fleet
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_file import PLUGIN_NAMES, Fleet, FleetFileError, read_fleet
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_values import Problem
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_yaml import Path, Positions
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.ipcluster_fleet import convert
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.ipcluster_notes import Conversion, one_line

@@ -10,7 +10,7 @@ from typing import Any
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils import ipcluster_names as known
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils import ipcluster_words as words
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.config_source import Settings
-from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_file import shown
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_values import shown
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.ipcluster_engines import LOCAL, LOOPBACK, PLACEHOLDER, Engines
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.ipcluster_notes import Conversion, Found, Notebook, adapted
 

@@ -12,7 +12,7 @@ from typing import Any
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils import ipcluster_names as known
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.config_source import Place, Settings
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.config_terms import Unknown, parts
-from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_file import Problem, shown
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_values import Problem, shown
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_yaml import Path
 
 # in a fleet file these would begin a template

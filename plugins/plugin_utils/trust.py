@@ -52,8 +52,8 @@ def problems(groups: Mapping[str, Sequence[str]], variables: Mapping[str, Variab
             yield f"{way} is for scope system, got scope user, in which no account is the fleet's to log in to"
     for host in everybody:
         given = str(variables[host].get("ipp_node_ssh_from") or "")
-        if wrong := [each for each in given.split(",") if given and not is_network(each)]:
-            yield f"{host}: ipp_node_ssh_from: expected addresses or networks, separated by commas, got {wrong[0].strip()!r}"
+        if strange := [each for each in given.split(",") if given and not is_network(each)]:
+            yield f"{host}: ipp_node_ssh_from: expected addresses or networks, separated by commas, got {strange[0].strip()!r}"
     if (by_ssh or by_mpi) and (far := tunnelled(groups, variables)):
         yield f"{far[0]}: ipp_engine_tunnel: expected none with engines that {'MPI' if by_mpi else 'ipcluster'} starts, got ssh"
 

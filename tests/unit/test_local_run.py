@@ -92,6 +92,12 @@ def test_validate_says_that_all_is_well_and_changes_nothing(home: Home) -> None:
             ["-e", '{"ipp_client_users": ["nobody-of-that-name"]}'],
             "expected the user nobody-of-that-name of ipp_client_users, got no such user",
         ),
+        ("", ["-e", "ipp_engine_cpus=0,8000"], "localhost: expected cores that the host has for the cpus of its engines, got 8000; it has"),
+        (
+            "",
+            ["-e", "ipp_engine_memory_max_mb=1"],
+            "localhost: ipp_engine_memory_max_mb: expected 0 for none, or a size from 256 on",
+        ),
         ("", ["-e", "ipp_controller_location=no.such.host.invalid"], "expected the controller's location no.such.host.invalid to resolve"),
         ("", ["-e", '{"ipp_controller_config": {"a b": 1}}'], "ipcontroller_config.py: what the template gave is not valid"),
         ("defaults: {ansible_remote_tmp: '{{ nope }}'}\n", ["-e", "ipp_engine_gpus='{{ nope }}'"], "'nope' is undefined"),

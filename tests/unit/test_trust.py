@@ -48,12 +48,12 @@ def described(variables: dict[str, dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-BY_SSH = {
+BY_SSH: dict[str, dict[str, Any]] = {
     "head": {"ipp_controller_launcher": "ssh", "ipp_controller_location": "head.lab"},
     "n2": {"ansible_host": "10.1.1.2", "ansible_port": 2222},
 }
-BY_MPI = {host: {"ipp_engine_launcher": "mpi"} for host in GROUPS["ipp_engine"]}
-FAR = {"n1": {"ipp_engine_tunnel": "ssh"}, "head": {"ipp_controller_location": "head.lab"}}
+BY_MPI: dict[str, dict[str, Any]] = {host: {"ipp_engine_launcher": "mpi"} for host in GROUPS["ipp_engine"]}
+FAR: dict[str, dict[str, Any]] = {"n1": {"ipp_engine_tunnel": "ssh"}, "head": {"ipp_controller_location": "head.lab"}}
 
 
 def test_nobody_logs_in_anywhere_unless_asked_for() -> None:
