@@ -25,7 +25,7 @@ from ipyfleet.lab.image import RELEASES
 ROOT = Path(__file__).resolve().parent.parent
 TEST = ROOT / ".test"
 # folders of programs that run on hosts
-PROGRAMS = ("roles/ipp_node/files", "roles/jupyterlab/files", "roles/postgresql/files")
+PROGRAMS = ("roles/ipp_node/files", "roles/ipp_controller/files", "roles/jupyterlab/files", "roles/postgresql/files")
 # how pytest, mypy and Ansible begin a line about what failed
 TELLING = re.compile(r"(FAILED|ERROR|E   |fatal:|\[ERROR\]|.*: error: )")
 MOST_TOLD = 12
@@ -70,7 +70,7 @@ class Tests:
         with subprocess.Popen(command, cwd=cwd, env=self.environ, **piped) as process:
             for line in process.stdout or ():
                 print(prefix + line, end="", flush=True)
-                plain = re.sub(r"\x1b\[[0-9;]*m", "", line).strip(" \u2502\n")
+                plain = re.sub(r"\x1b\[[0-9;]*m", "", line).strip(" \u2502-'\n")
                 if TELLING.match(plain):
                     told.append(plain[:300])
         ok = process.returncode == 0
@@ -122,7 +122,9 @@ class Tests:
         # molecule believes its state in ~/.ansible/tmp, which outlives hosts and clones
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         subprocess.run(["molecule", "reset", "-s", name], cwd=ROOT, env=self.environ, check=False, **quiet)  # type: ignore[call-overload]
-        self.run(f"scenario {name}", "tools/lab.py", "run", "--", "molecule", "test", "-s", name, prefix=f"{name:<11}|")
+        # wide, or what failed is told in bits and pieces
+        wide = ("env", "COLUMNS=200")
+        self.run(f"scenario {name}", *wide, "tools/lab.py", "run", "--", "molecule", "test", "-s", name, prefix=f"{name:<11}|")
 
     def containers(self, *releases: str) -> None:
         """See that hosts can be started, and start with their image.

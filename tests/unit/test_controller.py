@@ -67,6 +67,7 @@ class Cluster:
         (folder / "controller.py").write_text(
             "c = get_config()\nc.IPController.reuse_files = True\nc.IPController.restore_engines = True\n"
             f"c.IPController.ports = {self.plan.internal}\nc.HeartMonitor.period = 200\n"
+            "c.IPController.registration_timeout = 5\n"
             f"c.IPController.curve_publickey = {keys.curve_public.encode()!r}\n"
             f"c.IPController.curve_secretkey = {keys.curve_secret.encode()!r}\nc.IPController.enable_curve = True\n"
         )
@@ -206,6 +207,55 @@ def test_a_successor_takes_the_id_of_an_engine_that_was_lost_without_a_word(clus
     eventually(lambda: client.ids == [3])
     assert client[3].apply_sync(os.getpid) == successor.pid
     client.close()
+
+
+@pytest.mark.parametrize("meanwhile", ["nothing", "controller killed"])
+def test_an_engine_that_was_silent_is_back_with_its_memory(cluster: Cluster, meanwhile: str) -> None:
+    controller = cluster.controller()
+    engine = cluster.engine(3)
+    client = cluster.client()
+    eventually(lambda: client.ids == [3])
+    client[3].push({"mark": 42}, block=True)
+    client.close()
+    before = cluster.listed()
+    engine.send_signal(signal.SIGSTOP)
+    eventually(lambda: cluster.listed() == {})
+    if meanwhile == "controller killed":
+        cluster.kill(controller)
+        cluster.controller()
+        assert cluster.listed() == {}
+    engine.send_signal(signal.SIGCONT)
+    eventually(lambda: cluster.listed() == before)
+    again = cluster.client()
+    eventually(lambda: marks(again) == [42])
+    again.close()
+
+
+def test_an_engine_that_was_silent_does_not_take_the_place_of_its_successor(cluster: Cluster) -> None:
+    cluster.controller()
+    silent = cluster.engine(3)
+    eventually(lambda: list(cluster.listed()) == [3])
+    silent.send_signal(signal.SIGSTOP)
+    eventually(lambda: cluster.listed() == {})
+    cluster.engine(3)
+    eventually(lambda: list(cluster.listed()) == [3])
+    successor = cluster.listed()
+    silent.send_signal(signal.SIGCONT)
+    time.sleep(1)  # five heartbeats
+    assert cluster.listed() == successor
+    cluster.kill(silent)
+
+
+def test_an_engine_that_ended_while_there_was_no_controller_is_not_listed_for_ever(cluster: Cluster) -> None:
+    controller = cluster.controller()
+    lost, kept = cluster.engine(0), cluster.engine(1)
+    eventually(lambda: sorted(cluster.listed()) == [0, 1])
+    cluster.kill(controller)
+    cluster.kill_silently(lost)
+    cluster.controller()
+    assert sorted(cluster.listed()) == [0, 1]
+    eventually(lambda: list(cluster.listed()) == [1])
+    assert kept.poll() is None
 
 
 def test_readiness_says_what_is_missing(cluster: Cluster) -> None:

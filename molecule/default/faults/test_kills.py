@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import textwrap
 import time
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from fleet import ENGINE, NAME, PYTHON, container, engine_run, eventually, python, shell
+from fleet import ENGINE, ENGINE_FILE, NAME, PYTHON, container, engine_run, eventually, python, shell
 
 CONTROLLER = f"ipyfleet-{NAME}-controller.service"
 
@@ -50,8 +51,6 @@ class OpenClient:
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def ask(self, word: str) -> Any:
-        import json
-
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(word + "\n")
@@ -142,6 +141,20 @@ def test_a_host_that_lost_power_comes_back_under_its_ids(client: OpenClient) -> 
     del old
     kept = python("head", "print(json.dumps({number: rc[number].pull('mark', block=True) for number in (0, 1)}))")
     assert kept == {"0": 0, "1": 11}
+
+
+def test_engines_that_could_not_be_heard_are_back_with_their_memory(client: OpenClient) -> None:
+    first = json.loads(shell("node1", f"cat {ENGINE_FILE}"))["registration"]
+    shell("node1", "nft add table inet cut; nft add chain inet cut out '{ type filter hook output priority 0; }'")
+    shell("node1", f"nft add rule inet cut out tcp dport {first}-{first + 99} drop")
+    try:
+        eventually(lambda: python("head", "print(json.dumps(rc.ids))") == [2, 3], 60)
+    finally:
+        shell("node1", "nft delete table inet cut")
+    figure(
+        "a host's network cut for longer than the hub waits and back, until the same", eventually(lambda: client.ask("marks") == ALL, 60)
+    )
+    assert python("head", "print(json.dumps(rc.ids))") == [0, 1, 2, 3]
 
 
 def test_the_controller_s_host_that_lost_power_comes_back_and_engines_kept_their_memory() -> None:

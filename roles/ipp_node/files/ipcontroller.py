@@ -4,6 +4,10 @@ ipyparallel writes the list of engines in place, and writes it anew, engine by e
 `next_id` 0, while it reads it back after a restart. A kill at the wrong moment leaves half a list
 (or no JSON at all, so that no later start succeeds), and a second restart hands id 0 to the next
 engine that asks for none. Here the file is replaced in one step, and never while it is being read.
+
+An engine that cannot be heard for a while (a network that is cut, a host that stands still) is taken
+off ipyparallel's list for good, though it lives on with all that it knows and believes that it is on
+it. Here it is back on the list under its id as soon as its heart is heard again.
 """
 
 from __future__ import annotations
@@ -15,17 +19,77 @@ from typing import Any
 
 from ipyparallel.controller import app, hub
 
+# more than a host that is cut off has engines
+MOST_SILENT = 4096
+
 
 class FleetHub(hub.Hub):
     """A hub that keeps its list of engines whole."""
 
     _loading = False
 
+    def __init__(self, **traits: Any) -> None:
+        super().__init__(**traits)
+        # engines that could not be heard, by id; in the order in which they fell silent
+        self.silent: dict[int, str] = {}
+        # hearts of engines that are on the restored list, and were not heard since
+        self.unheard: set[bytes] = set()
+
     def _save_engine_state(self) -> None:
         if not self.engine_state_file or self._loading:
             return
         engines = {str(number): engine.uuid for number, engine in self.engines.items()}
-        write_state(Path(self.engine_state_file), {"engines": engines, "next_id": self._idcounter})
+        silent = {str(number): uuid for number, uuid in self.silent.items()}
+        write_state(Path(self.engine_state_file), {"engines": engines, "next_id": self._idcounter, "silent": silent})
+
+    # -- engines that fall silent, and are heard again
+
+    def handle_stopped_heart(self, heart: bytes) -> None:
+        """Remember an engine that fell silent."""
+        number = self.hearts.get(heart)
+        super().handle_stopped_heart(heart)
+        if number is not None:
+            self._remember(number, heart)
+
+    def _purge_stalled_registration(self, heart: bytes) -> None:
+        late = self.incoming_registrations.get(heart)
+        super()._purge_stalled_registration(heart)
+        if late is not None and heart not in self.incoming_registrations:
+            self._remember(late.id, heart)
+
+    def _remember(self, number: int, heart: bytes) -> None:
+        self.silent.pop(number, None)
+        self.silent[number] = heart.decode()
+        while len(self.silent) > MOST_SILENT:
+            self.silent.pop(next(iter(self.silent)))
+        self._save_engine_state()
+
+    def handle_new_heart(self, heart: bytes) -> None:
+        """List an engine again that is heard again."""
+        self.unheard.discard(heart)
+        number = next((number for number, uuid in self.silent.items() if uuid == heart.decode()), None)
+        taken = {*self.engines, *(each.id for each in self.incoming_registrations.values())}
+        if number is not None:
+            del self.silent[number]
+            if number not in taken:
+                self.log.warning("engine %s is heard again", number)
+                self.incoming_registrations[heart] = hub.EngineConnector(id=number, uuid=heart.decode(), ident=heart)
+        super().handle_new_heart(heart)
+
+    def unregister_engine(self, ident: Any, msg: dict[str, Any]) -> None:
+        """Forget an engine that leaves."""
+        self.silent.pop(msg["content"].get("id"), None)
+        super().unregister_engine(ident, msg)
+
+    def register_engine(self, reg: bytes, msg: dict[str, Any]) -> int | None:
+        """Forget the predecessor of an engine that comes."""
+        number: int | None = super().register_engine(reg, msg)
+        # its predecessor is no more
+        if number is not None:
+            self.silent.pop(number, None)
+        return number
+
+    # -- the list's file
 
     def _load_engine_state(self) -> None:
         path = Path(self.engine_state_file)
@@ -36,20 +100,30 @@ class FleetHub(hub.Hub):
                 os.replace(path, f"{path}.damaged")
             return
         write_state(path, state)
+        self.silent = {int(number): uuid for number, uuid in state["silent"].items()}
         self._loading = True
         try:
             super()._load_engine_state()
         finally:
             self._loading = False
+        # nobody would miss the heartbeats of those that are no more
+        self.unheard = set(self.hearts)
+        self.loop.add_timeout(self.loop.time() + self.registration_timeout, self._miss_unheard)
+
+    def _miss_unheard(self) -> None:
+        for heart in self.unheard & set(self.hearts):
+            self.handle_stopped_heart(heart)
+        self.unheard.clear()
 
 
 def read_state(path: Path) -> dict[str, Any] | None:
     """The list of engines in `path` with a `next_id` beyond all of them; None when it is no such list."""
     try:
         state = json.loads(path.read_text())
-        numbers = [int(number) for number in state["engines"]]
+        state["silent"] = {str(int(number)): str(uuid) for number, uuid in state.get("silent", {}).items()}
+        numbers = [int(number) for number in (*state["engines"], *state["silent"])]
         state["next_id"] = max([int(state["next_id"]), *(number + 1 for number in numbers)])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return dict(state)
 
