@@ -25,7 +25,7 @@ from ipyfleet.lab.image import RELEASES
 ROOT = Path(__file__).resolve().parent.parent
 TEST = ROOT / ".test"
 # folders of programs that run on hosts
-PROGRAMS = ("roles/ipp_node/files", "roles/ipp_controller/files", "roles/jupyterlab/files", "roles/postgresql/files")
+PROGRAMS = ("roles/ipp_node/files", "roles/jupyterlab/files", "roles/postgresql/files")
 # how pytest, mypy and Ansible begin a line about what failed
 TELLING = re.compile(r"(FAILED|ERROR|E   |fatal:|\[ERROR\]|.*: error: )")
 MOST_TOLD = 12
