@@ -27,8 +27,9 @@ TEST = ROOT / ".test"
 # folders of programs that run on hosts
 PROGRAMS = ("roles/ipp_node/files", "roles/ipp_controller/files", "roles/jupyterlab/files", "roles/postgresql/files")
 # how pytest, mypy and Ansible begin a line about what failed
-TELLING = re.compile(r"(FAILED|ERROR|E   |fatal:|\[ERROR\]|.*: error: )")
-MOST_TOLD = 12
+TELLING = re.compile(r"(FAILED|ERROR|E   |WORDS |fatal:|\[ERROR\]|.*: error: )")
+# what fails after a failure is mostly its consequence; what was it, is said at the end
+FIRST_TOLD, LAST_TOLD = 40, 20
 PARTS = ("lint", "unit", "package", "fresh", "lab", "scenario")
 # scenarios that run at the same time: they wait more than they compute
 AT_ONCE = 2
@@ -65,16 +66,17 @@ class Tests:
         """
         print(f"\n=== {name}: {' '.join(command)}", flush=True)
         begin = time.monotonic()
-        told: deque[str] = deque(maxlen=MOST_TOLD)
+        first: list[str] = []
+        last: deque[str] = deque(maxlen=LAST_TOLD)
         piped: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
         with subprocess.Popen(command, cwd=cwd, env=self.environ, **piped) as process:
             for line in process.stdout or ():
                 print(prefix + line, end="", flush=True)
                 plain = re.sub(r"\x1b\[[0-9;]*m", "", line).strip(" \u2502-'\n")
                 if TELLING.match(plain):
-                    told.append(plain[:300])
+                    (first if len(first) < FIRST_TOLD else last).append(plain[:300])
         ok = process.returncode == 0
-        self.outcomes.append(Outcome(name, ok, time.monotonic() - begin, () if ok else tuple(told)))
+        self.outcomes.append(Outcome(name, ok, time.monotonic() - begin, () if ok else (*first, *last)))
         return ok
 
     def lint(self) -> None:

@@ -116,6 +116,17 @@ def main_pids() -> dict[str, str]:
     return found
 
 
+def last_words(minutes: int = 4, lines: int = 12) -> list[str]:
+    """What the fleet's units said of late on each host, and which connections they have."""
+    journal = f"journalctl -q --no-pager -o short-precise -u 'ipyfleet-{NAME}-*' --since '-{minutes} min'"
+    talk = "finished registering|client::client|submitted request"
+    said = []
+    for name in sorted({*members("ipp_controller"), *members("ipp_engine")}):
+        words = shell(name, f"{journal} | grep -vE '{talk}' | tail -{lines}; ss -tnpH state established | grep -c python", check=False)
+        said += [f"WORDS {name}: {line[:220]}" for line in words.splitlines()]
+    return said
+
+
 def eventually(condition: Callable[[], Any], seconds: float = 60) -> float:
     """Wait until a condition holds; returns the seconds that took."""
     begin = time.monotonic()

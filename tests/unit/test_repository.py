@@ -101,6 +101,11 @@ def test_changelog_fragments_are_of_known_sections() -> None:
         assert set(yaml.safe_load(path.read_text())) <= known, path
 
 
+def test_no_merge_is_left_half_done() -> None:
+    found = subprocess.run(["git", "grep", "-lE", "^(<{7} |>{7} |={7}$)"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert found.stdout == ""
+
+
 def test_nothing_in_the_tree_keeps_a_key() -> None:
     listed = subprocess.run(["git", "ls-files"], capture_output=True, text=True, check=True, cwd=ROOT).stdout.splitlines()
     assert not [name for name in listed if ".ipyfleet/" in name or name.endswith(("secrets.json", "id_ed25519"))]
