@@ -19,9 +19,11 @@ import ipyfleet_slot
 import ipyparallel as ipp
 import psutil
 import pytest
+import zmq
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.ports import PortPlan
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.secret_store import new_secrets
 from conftest import ROOT
+from ipyparallel.controller.heartmonitor import Heart
 
 FILES = ROOT / "roles" / "ipp_node" / "files"
 
@@ -259,6 +261,23 @@ def test_an_engine_that_ended_while_there_was_no_controller_is_not_listed_for_ev
     assert sorted(cluster.listed()) == [0, 1]
     eventually(lambda: list(cluster.listed()) == [1])
     assert kept.poll() is None
+
+
+def test_an_engine_is_not_lost_whose_controller_dies_before_it_has_heard_its_heart(cluster: Cluster) -> None:
+    controller = cluster.controller()
+    info = json.loads(cluster.engine_file.read_text())
+    line = ipyfleet_hub.Hub(info)
+    line.session.send(line.socket, "registration_request", content={"uuid": "the-engine", "id": 3})
+    assert line.socket.poll(10_000)
+    line.close()
+    cluster.kill(controller)
+    cluster.controller()
+    public, secret = zmq.curve_keypair()
+    ping, pong = (f"tcp://127.0.0.1:{info[name]}" for name in ("hb_ping", "hb_pong"))
+    serverkey = info["curve_serverkey"].encode()
+    heart = Heart(ping, pong, heart_id=b"the-engine", curve_serverkey=serverkey, curve_publickey=public, curve_secretkey=secret)
+    heart.start()
+    eventually(lambda: cluster.listed() == {3: "the-engine"})
 
 
 def test_readiness_says_what_is_missing(cluster: Cluster) -> None:

@@ -7,7 +7,8 @@ engine that asks for none. Here the file is replaced in one step, and never whil
 
 An engine that cannot be heard for a while (a network that is cut, a host that stands still) is taken
 off ipyparallel's list for good, though it lives on with all that it knows and believes that it is on
-it. Here it is back on the list under its id as soon as its heart is heard again.
+it. Here it is back on the list under its id as soon as its heart is heard again. The same goes for an
+engine that was told its id by a hub that did not live to hear its heart.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ class FleetHub(hub.Hub):
     """A hub that keeps its list of engines whole."""
 
     _loading = False
+    _coming: str | None = None
 
     def __init__(self, **traits: Any) -> None:
         super().__init__(**traits)
-        # engines that could not be heard, by id; in the order in which they fell silent
+        # engines that are not heard, or were not yet heard, by id; in the order in which they fell silent
         self.silent: dict[int, str] = {}
         # hearts of engines that are on the restored list, and were not heard since
         self.unheard: set[bytes] = set()
@@ -82,11 +84,19 @@ class FleetHub(hub.Hub):
         super().unregister_engine(ident, msg)
 
     def register_engine(self, reg: bytes, msg: dict[str, Any]) -> int | None:
-        """Forget the predecessor of an engine that comes."""
+        """Know an engine before it is told its id: from then on it never asks again."""
+        self._coming = msg["content"].get("uuid")
         number: int | None = super().register_engine(reg, msg)
-        # its predecessor is no more
-        if number is not None:
+        if number is not None and str(self._coming).encode() not in self.incoming_registrations:
+            # refused
             self.silent.pop(number, None)
+            self._save_engine_state()
+        return number
+
+    def new_engine_id(self, requested_id: int | None = None) -> int:
+        """Choose an id; its former bearer is no more."""
+        number: int = super().new_engine_id(requested_id)
+        self._remember(number, str(self._coming).encode())
         return number
 
     # -- the list's file
