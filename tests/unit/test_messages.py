@@ -19,6 +19,7 @@ from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.report import (
 FLEET: dict[str, Any] = {
     "name": "lab",
     "controller": "head",
+    "launcher": "service",
     "scope": "system",
     "location": "head",
     "secrets_dir": "/keys",
