@@ -142,9 +142,9 @@ class ActionModule(ActionBase):
         away = {host: looks[host]["msg"] for host in unreachable}
         if reason := self.database_away(fleet):
             away[fleet["postgresql"]["host"]] = unreached(reason)
-        if away:
-            result["warnings"] = [f"{host} is unreachable and left out: {reason}" for host, reason in away.items()]
-        return result
+        warnings = [f"{host} is unreachable and left out: {reason}" for host, reason in away.items()]
+        warnings += [f"{host}: {seen['boot']}" for host, seen in facts.items() if seen.get("boot")]
+        return result | ({"warnings": warnings} if warnings else {})
 
     def located(self) -> dict[str, Any]:
         """The fleet as its hosts were judged in this run, else with what is remembered of them, for the database's host."""

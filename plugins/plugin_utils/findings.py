@@ -45,6 +45,11 @@ def _of_host(fleet: Mapping[str, Any], host: str, seen: Facts, deployed: bool, n
         yield "expected systemd, got a host without it; use scope: user"
     if seen["socket_too_long"]:
         yield "expected a shorter home folder: the path of supervisord's socket exceeds 107 characters"
+    if seen.get("ends_with_login"):
+        yield (
+            "expected what is started to outlive the login, got KillUserProcesses=yes in logind.conf;"
+            " ask root to let the user linger, by loginctl enable-linger"
+        )
     yield from _disks(seen, need_mb)
     yield from _location(fleet, host, seen)
     yield from _database(fleet, host, seen)
