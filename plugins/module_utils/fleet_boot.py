@@ -21,6 +21,8 @@ from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_systemd imp
 
 LINGER, CRON = "linger", "cron"
 LINGERERS = "/var/lib/systemd/linger"
+SYSTEMD = "/run/systemd/system"
+PROC = "/proc"
 MANAGER_SECONDS = 10
 # in the unit of a fleet whose deployment has made its user linger
 TURNED_ON = "# ipyfleet has made this user linger"
@@ -79,7 +81,7 @@ class Boot:
 
     def has_systemd(self) -> bool:
         """Whether systemd runs, and has managers of users."""
-        return os.path.isdir("/run/systemd/system") and all(shutil.which(name) for name in ("systemctl", "loginctl"))
+        return os.path.isdir(SYSTEMD) and all(shutil.which(name) for name in ("systemctl", "loginctl"))
 
     def may_linger(self) -> bool:
         """Whether this user may turn lingering on without a password."""
@@ -91,7 +93,7 @@ class Boot:
     def ends_with_login(self) -> bool:
         """Whether what this process starts ends when its user logs out."""
         busctl = shutil.which("busctl")
-        if "/session-" not in read("/proc/self/cgroup") or not busctl:
+        if "/session-" not in read(os.path.join(PROC, "self", "cgroup")) or not busctl:
             return False
         manager = ["org.freedesktop.login1", "/org/freedesktop/login1", "org.freedesktop.login1.Manager"]
         said = self.said([busctl, "--system", "get-property", *manager, *KILLING])
@@ -104,9 +106,9 @@ class Boot:
         """Whether there is a cron that runs, as far as can be seen."""
         if not shutil.which("crontab"):
             return False
-        names = [read(path).strip() for path in glob.glob("/proc/[0-9]*/comm")]
+        names = [read(path).strip() for path in glob.glob(os.path.join(PROC, "[0-9]*", "comm"))]
         # some hosts show only a user's own processes
-        hidden = not os.path.isdir("/proc/1")
+        hidden = not os.path.isdir(os.path.join(PROC, "1"))
         return hidden or any(name.endswith(("cron", "crond")) for name in names)
 
     def crontab(self) -> Optional[str]:
@@ -226,7 +228,8 @@ class Boot:
         if not self.module.check_mode:
             for path in filter(os.path.lexists, (self.link, self.path)):
                 os.unlink(path)
-            for path in (os.path.dirname(self.link), self.folder, os.path.dirname(self.folder)):
+            systemd = os.path.dirname(self.folder)
+            for path in (os.path.dirname(self.link), self.folder, systemd, os.path.dirname(systemd)):
                 if os.path.isdir(path) and not os.listdir(path):
                     os.rmdir(path)
             self.said(["systemctl", "--user", "daemon-reload"])

@@ -277,6 +277,7 @@ class Host:
         found["mounted"] = {self.paths[path]: facts.mounted(self.paths[path], path == "root") for path in ("root", "etc", "state")}
         found["needs_environment"] = any(each["what"] == "install Python environment" for each in self.changes)
         found["socket_too_long"] = not self.system and len(self.paths["run"] + "/supervisor.sock") > LONGEST_SOCKET_PATH
+        found["server"] = "" if self.system else facts.server_of(self.paths["root"])
         if self.boot and self.boot.wanted:
             found["boot"] = self.boot.problem()
             found["ends_with_login"] = self.boot.ends_with_login() and self.boot.way() != LINGER

@@ -134,6 +134,15 @@ def _holder(taken: Facts) -> str:
 
 
 def _across(facts: Mapping[str, Facts]) -> Iterator[str]:
+    homes: dict[str, list[str]] = defaultdict(list)
+    for host, seen in facts.items():
+        homes[seen.get("server", "")].append(host)
+    for server, hosts in homes.items():
+        if server and len(hosts) > 1:
+            yield (
+                f"expected a home folder of each host's own, got one from {server} on {listed(hosts)};"
+                " log in as a user whose home is local, or use scope: system"
+            )
     versions: dict[str, list[str]] = defaultdict(list)
     for host, seen in facts.items():
         versions[seen["python"]].append(host)

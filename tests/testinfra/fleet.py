@@ -120,6 +120,15 @@ def python_alone(name: str, code: str, program: str = PYTHON, user: str = CLIENT
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def answer(ids: list[int], seconds: float = 5) -> bool:
+    """Whether these engines and no others are there, and run code; what is sent while one comes back may be lost."""
+    code = f"print(json.dumps(rc.ids == {ids} and rc[{ids}].apply_async(int).get(timeout={seconds}) == {[0] * len(ids)}))"
+    try:
+        return bool(python("head", code))
+    except AssertionError:
+        return False
+
+
 def command(*words: str, check: bool = False) -> subprocess.CompletedProcess[str]:
     """What somebody gets who types `ipyfleet` and these words."""
     more = environ(PYTHONPATH=str(ROOT / "src"))

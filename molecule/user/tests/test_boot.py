@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from fleet import INVENTORY, LOGIN, OWN, command, container, engine_run, eventually, main_pids, play, python, recap, shell
+from fleet import INVENTORY, LOGIN, OWN, answer, command, container, engine_run, eventually, main_pids, play, recap, shell
 
 ALONE = "head: does not come back after a reboot: no crontab, no linger; ask root for `loginctl enable-linger ada`"
 MINE = "17 4 * * * /usr/bin/true # mine, 100\\% of it"
@@ -19,7 +19,7 @@ def crontab() -> list[str]:
 
 
 def all_there() -> bool:
-    return bool(python("head", "print(json.dumps([rc.ids, rc[:].apply_sync(int)]))") == [[0, 1, 2], [0, 0, 0]])
+    return answer([0, 1, 2])
 
 
 def reboot(name: str) -> None:
@@ -46,9 +46,6 @@ def test_a_host_that_was_rebooted_has_its_engines_again_also_when_they_had_been_
     after = main_pids()
     assert {line for key, line in before.items() if not key.startswith("head ")}.isdisjoint(after.values())
     assert {key: line for key, line in before.items() if key.startswith("head ")}.items() <= after.items()
-    again = play()
-    assert again.returncode == 0, again.stdout
-    assert all(counts["changed"] == 0 for counts in recap(again).values())
 
 
 def test_where_nothing_is_offered_that_is_said_and_a_run_puts_it_right() -> None:
@@ -58,9 +55,9 @@ def test_where_nothing_is_offered_that_is_said_and_a_run_puts_it_right() -> None
     assert json.loads(command("status", "-i", str(INVENTORY), "--json").stdout)["warnings"] == [ALONE]
     reboot("head")
     assert not [key for key in main_pids() if key.startswith("head ")]
-    up = command("up", "-i", str(INVENTORY))
-    assert up.returncode == 0, up.stdout
-    assert f"warning: {ALONE}" in " ".join(up.stdout.split())
+    up = json.loads(command("up", "-i", str(INVENTORY), "--json").stdout)
+    assert (up["ok"], up["warnings"]) == (True, [ALONE])
+    assert [each["name"] for each in up["hosts"] if each["changes"]] == ["head"]
     eventually(all_there)
 
 
@@ -73,27 +70,22 @@ def test_it_is_in_the_hosts_own_words_once() -> None:
 
 @pytest.fixture
 def line_of_mine() -> Iterator[None]:
-    put = f"printf '%s\\n' '{MINE}' | crontab -u {LOGIN} -"
-    shell("node1", put)
+    shell("node1", f"{{ printf '%s\\n' '{MINE}'; crontab -u {LOGIN} -l; }} | crontab -u {LOGIN} -")
     yield
-    if MINE in crontab():
-        shell("node1", f"crontab -u {LOGIN} -r")
-    assert play().returncode == 0
+    shell("node1", f"crontab -u {LOGIN} -l | grep -vxF '{MINE}' | crontab -u {LOGIN} -")
 
 
 @pytest.mark.usefixtures("line_of_mine")
 def test_a_crontab_s_other_lines_stay_and_are_shown_to_nobody() -> None:
     before = main_pids()
-    shown = play("--check", "--diff")
-    assert "+@reboot " in shown.stdout
-    assert "mine" not in shown.stdout
-    assert crontab() == [MINE]
-    said = play()
-    assert {host: counts["changed"] for host, counts in recap(said).items()} == {"head": 0, "node1": 1, "node2": 0}
-    assert (len(crontab()), crontab()[0]) == (2, MINE)
     assert play("-e", "ipp_node_at_boot=false").returncode == 0
     assert crontab() == [MINE]
     assert not shell("node2", f"ls {UNIT} /var/lib/systemd/linger/{LOGIN} 2>/dev/null", check=False)
+    said = play("--diff")
+    assert "+@reboot " in said.stdout
+    assert "mine" not in said.stdout
+    assert {host: counts["changed"] for host, counts in recap(said).items()} == {"head": 0, "node1": 1, "node2": 1}
+    assert (len(crontab()), crontab()[0]) == (2, MINE)
     assert main_pids() == before
 
 
@@ -106,7 +98,6 @@ def killing() -> Iterator[None]:
     yield
     for name in ("head", "node2"):
         shell(name, f"rm {path}; systemctl restart systemd-logind")
-    assert play().returncode == 0
 
 
 @pytest.mark.usefixtures("killing")

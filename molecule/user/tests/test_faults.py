@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fleet import LOGIN, eventually, play, python, shell
+from fleet import LOGIN, answer, eventually, play, python, shell
 
 PIDS = "print(json.dumps(rc[:].apply_async(os.getpid).get(timeout=3)))"
 
@@ -15,16 +15,8 @@ def pids() -> list[int]:
     return list(python("head", PIDS))
 
 
-def works(seconds: float = 60) -> None:
-    """Wait until three engines run code; what is sent while one comes back may be lost."""
-
-    def answered() -> bool:
-        try:
-            return len(pids()) == 3
-        except AssertionError:
-            return False
-
-    eventually(answered, seconds)
+def works() -> None:
+    eventually(lambda: answer([0, 1, 2]))
 
 
 def test_a_killed_engine_is_back_under_its_id() -> None:
@@ -56,8 +48,9 @@ def test_elsewhere_a_run_does_and_what_was_left_over_is_ended() -> None:
     kill("node1", "supervisor.supervisord")
     # its programs run on, with nobody to start them anew
     assert pids() == before
-    said = play()
+    said = play("--limit=node1")
     assert said.returncode == 0, said.stdout
+    assert "2 of 2 engine slots answered" in said.stdout
     assert pids()[2] == before[2]
     for number in (0, 1):
         assert shell("node1", f"pgrep -u {LOGIN} -fc 'lib/ipengine.py .*/engine-{number}.json --profile'") == "2"

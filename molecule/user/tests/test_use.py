@@ -76,12 +76,6 @@ def test_a_second_run_changes_nothing_also_for_somebody_who_usually_becomes_root
     assert main_pids() == before
 
 
-def test_a_limit_to_one_host() -> None:
-    said = play("--limit=node1")
-    assert said.returncode == 0, said.stdout
-    assert "2 of 2 engine slots answered" in said.stdout
-
-
 def test_logs_and_commands_are_the_login_user_s() -> None:
     lines = said_of("logs")["logs"]
     assert {each["host"] for each in lines} == set(HOSTS)  # type: ignore[attr-defined]
