@@ -145,9 +145,9 @@ class ActionModule(ActionBase):
         away = {host: looks[host]["msg"] for host in unreachable}
         if reason := self.database_away(fleet):
             away[fleet["postgresql"]["host"]] = unreached(reason)
-        if away:
-            result["warnings"] = [f"{host} is unreachable and left out: {reason}" for host, reason in away.items()]
-        return result
+        warnings = [f"{host} is unreachable and left out: {reason}" for host, reason in away.items()]
+        warnings += [f"{host}: {seen['boot']}" for host, seen in facts.items() if seen.get("boot")]
+        return result | ({"warnings": warnings} if warnings else {})
 
     def meet(self, fleet: dict[str, Any], facts: Mapping[str, Mapping[str, Any]]) -> set[str]:
         """Note what hosts that log in to each other said of themselves; returns those that have to hear of something new."""

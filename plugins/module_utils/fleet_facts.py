@@ -17,6 +17,8 @@ import socket
 from typing import Any, Dict, List, Optional, Tuple
 
 RESOLVE_SECONDS = 5
+# file systems that several hosts can have at the same time
+NETWORK = re.compile(r"nfs4?|cifs|smb3|lustre|ceph|gpfs|beegfs|glusterfs|afs|9p|fuse\.(glusterfs|ceph|sshfs|cephfs)")
 
 
 def machine() -> Dict[str, Any]:
@@ -83,6 +85,27 @@ def mounted(path: str, programs: bool) -> str:
     if flags & os.ST_RDONLY:
         return "read-only"
     return "noexec" if programs and flags & getattr(os, "ST_NOEXEC", 0) else ""
+
+
+def server_of(path: str, mounts: str = "/proc/self/mountinfo") -> str:
+    """What server the file system comes from where `path` is or will be; empty when it is the host's own.
+
+    :param mounts: the kernel's list of mounts.
+    """
+    place, found = os.path.realpath(standing(path)), ("", "")
+    try:
+        with open(mounts) as stream:
+            lines = stream.read().splitlines()
+    except OSError:
+        return ""
+    for line in lines:
+        before, _, after = line.partition(" - ")
+        point = before.split()[4].replace("\\040", " ")
+        # of mounts at one place, the last one counts
+        if (place + "/").startswith(point.rstrip("/") + "/") and len(point) >= len(found[0]):
+            kind, server = after.split()[:2]
+            found = (point, server if NETWORK.fullmatch(kind) else "")
+    return found[1]
 
 
 def strangers(folders: List[str]) -> List[str]:

@@ -9,8 +9,9 @@ import os
 import socket
 import time
 import xmlrpc.client
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
+from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_boot import Boot
 from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_notes import digest_of, read_note, started_with
 from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_systemd import SupervisorError
 
@@ -50,14 +51,15 @@ class Supervisord:
     :param run: folder of the socket, and of the notes that programs leave when they start.
     :param config: supervisord's configuration file.
     :param wanted: programs that shall run, each with `name` and `inputs`, the files that it is started with.
+    :param boot: its start at boot; None for who only asks how it does.
     """
 
-    def __init__(self, module: Any, root: str, run: str, config: str, wanted: List[Dict[str, Any]]) -> None:
+    def __init__(self, module: Any, root: str, run: str, config: str, wanted: List[Dict[str, Any]], boot: Optional[Boot] = None) -> None:
         self.module = module
+        self.boot = boot
         self.run = run
-        self.config = config
         self.wanted = wanted
-        self.python = os.path.join(root, "env", "bin", "python")
+        self.command = command_of(root, config)
         # what supervisord itself runs on: when that changes, it has to be started anew
         self.inputs = [os.path.join(root, "env", "ipyfleet.json")]
         self.socket = os.path.join(run, "supervisor.sock")
@@ -92,14 +94,15 @@ class Supervisord:
     def converge(self, files_changed: bool, contents: Dict[str, str]) -> List[Dict[str, Any]]:
         """Run the wanted programs, restart those whose files or command changed; see `Systemd.converge`."""
         del files_changed  # supervisord itself compares its configuration
-        changes: List[Dict[str, Any]] = []
+        changes: List[Dict[str, Any]] = self.boot.converge() if self.boot else []
         wanted = self.wanted
         fresh = digest_of(self.inputs, contents)
-        if wanted and self.running() and started_with(self.run, "supervisord") != fresh:
+        renew = bool(wanted) and self.running() and started_with(self.run, "supervisord") != fresh
+        if renew:
             changes.append({"path": "supervisord", "what": "restart"})
             self.shutdown()
         if wanted and not self.running():
-            changes += [{"path": "supervisord", "what": "start"}] if not changes else []
+            changes += [{"path": "supervisord", "what": "start"}] if not renew else []
             if not self.module.check_mode:
                 self.start_daemon(fresh)
             return changes + [{"path": each["name"], "what": "start"} for each in wanted]
@@ -144,10 +147,10 @@ class Supervisord:
 
     def start_daemon(self, fresh: str) -> None:
         """Start supervisord, wait until it answers, and note what it was started with."""
-        command = [self.python, "-m", "supervisor.supervisord", "-c", self.config]
-        code, out, err = self.module.run_command(command, cwd="/")
-        if code:
-            raise SupervisorError("supervisord did not start: %s" % (err or out).strip())
+        if not (self.boot and self.boot.begin()):
+            code, out, err = self.module.run_command(self.command, cwd="/")
+            if code:
+                raise SupervisorError("supervisord did not start: %s" % (err or out).strip())
         deadline = time.monotonic() + START_SECONDS
         while not self.running():
             if time.monotonic() > deadline:
@@ -182,8 +185,11 @@ class Supervisord:
         return [{"path": name, "what": "start"} for name in stopped]
 
     def halt(self) -> List[Dict[str, Any]]:
-        """Stop everything until the next start; see `Systemd.halt`."""
-        return self.stop_all()
+        """Stop everything until the next start or boot; see `Systemd.halt`."""
+        if not self.running():
+            return []
+        self.shutdown()
+        return [{"path": "supervisord", "what": "stop"}]
 
     def restart_all(self) -> List[Dict[str, Any]]:
         """Restart the wanted programs, start those that do not run; see `Systemd.restart_all`."""
@@ -206,11 +212,8 @@ class Supervisord:
         return {name: last_lines(os.path.join(self.run, name + ".log"), lines) for name in self.names()}
 
     def stop_all(self) -> List[Dict[str, Any]]:
-        """Stop everything of the fleet; returns what was done."""
-        if not self.running():
-            return []
-        self.shutdown()
-        return [{"path": "supervisord", "what": "stop"}]
+        """Stop everything of the fleet, for good; returns what was done."""
+        return self.halt() + (self.boot.remove() if self.boot else [])
 
     def status(self, words: bool) -> Dict[str, Dict[str, Any]]:
         """State of the wanted programs by name; see `Systemd.status`."""
@@ -234,6 +237,11 @@ class Supervisord:
         """Whether a program that runs is none that ends again and again: supervisord sees only who waits to start it anew."""
         note = read_note(self.run, name)
         return not note.get("quick") or time.monotonic() - float(note.get("started", 0)) > RESTLESS_SECONDS
+
+
+def command_of(root: str, config: str) -> List[str]:
+    """What starts the supervisord of the fleet whose folder is `root`, in the background."""
+    return [os.path.join(root, "env", "bin", "python"), "-m", "supervisor.supervisord", "-c", config]
 
 
 def alive(pid: int) -> bool:

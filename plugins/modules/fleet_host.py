@@ -81,6 +81,10 @@ facts:
   description: What is known of the host.
   returned: when phase is look
   type: dict
+boot:
+  description: Why the fleet does not come back on this host after a reboot; empty when it does. Of scope C(user).
+  returned: when phase is status
+  type: str
 units:
   description: State of each unit by name.
   returned: when phase is look or status
@@ -99,7 +103,7 @@ logs:
 import contextlib
 import glob
 import os
-from typing import Any, Dict, List, Union
+from typing import Any, Dict, List, Optional, Union
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ipyfleet.cluster.plugins.module_utils import fleet_accounts as accounts
@@ -108,12 +112,14 @@ from ansible_collections.ipyfleet.cluster.plugins.module_utils import fleet_env 
 from ansible_collections.ipyfleet.cluster.plugins.module_utils import fleet_facts as facts
 from ansible_collections.ipyfleet.cluster.plugins.module_utils import fleet_limits as limits
 from ansible_collections.ipyfleet.cluster.plugins.module_utils import fleet_tree as tree
+from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_boot import LINGER, Boot
 from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_held import Held
 from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_lock import BusyError, held
 from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_removal import MARKER, Removal
 from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_supervisord import (
     LONGEST_SOCKET_PATH,
     Supervisord,
+    command_of,
 )
 from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_systemd import SupervisorError, Systemd
 
@@ -135,11 +141,14 @@ class Host:
         self.changes: List[Dict[str, Any]] = []
         self.held = Held(module, module.params["held"])
         self.supervisor: Union[Systemd, Supervisord]
+        self.boot: Optional[Boot] = None
         if self.system:
             self.supervisor = Systemd(module, module.params["fleet"], self.paths["run"], self.units)
         else:
-            config = os.path.join(self.paths["etc"], "supervisord.conf")
-            self.supervisor = Supervisord(module, self.paths["root"], self.paths["run"], config, self.units)
+            root, config = self.paths["root"], os.path.join(self.paths["etc"], "supervisord.conf")
+            wanted = module.params["at_boot"] and bool(self.units)
+            self.boot = Boot(module, module.params["fleet"], command_of(root, config), ["--nodaemon"], wanted)
+            self.supervisor = Supervisord(module, root, self.paths["run"], config, self.units, self.boot)
 
     @property
     def lock_file(self) -> str:
@@ -166,6 +175,8 @@ class Host:
             result["facts"] = self.look()
         if phase in ("look", "status"):
             result["units"] = self.supervisor.status(words=phase == "status")
+        if phase == "status" and self.boot:
+            result["boot"] = self.boot.problem(there=True)
 
     # -- converging, or saying what that would change
 
@@ -272,6 +283,10 @@ class Host:
         found["mounted"] = {self.paths[path]: facts.mounted(self.paths[path], path == "root") for path in ("root", "etc", "state")}
         found["needs_environment"] = any(each["what"] == "install Python environment" for each in self.changes)
         found["socket_too_long"] = not self.system and len(self.paths["run"] + "/supervisor.sock") > LONGEST_SOCKET_PATH
+        found["server"] = "" if self.system else facts.server_of(self.paths["root"])
+        if self.boot and self.boot.wanted:
+            found["boot"] = self.boot.problem()
+            found["ends_with_login"] = self.boot.ends_with_login() and self.boot.way() != LINGER
         if probe.get("location"):
             found["location"] = facts.resolve(probe["location"])
         if probe.get("database"):
@@ -361,6 +376,7 @@ def main() -> None:
             "held": {"type": "dict", "default": {}},  # program, mark and inputs, where engines are no services
             "archive": {"type": "dict"},  # on the host: path, sha256, lock, kind, compiled
             "probe": {"type": "dict", "default": {}},  # what to find out: see `look`
+            "at_boot": {"type": "bool", "default": False},  # of scope user: whether it is to start at boot
             "keep_data": {"type": "bool", "default": True},
             "lines": {"type": "int", "default": 20},
             "since": {"type": "str", "default": ""},

@@ -45,6 +45,11 @@ def _of_host(fleet: Mapping[str, Any], host: str, seen: Facts, deployed: bool, n
         yield "expected systemd, got a host without it; use scope: user"
     if seen["socket_too_long"]:
         yield "expected a shorter home folder: the path of supervisord's socket exceeds 107 characters"
+    if seen.get("ends_with_login"):
+        yield (
+            "expected what is started to outlive the login, got KillUserProcesses=yes in logind.conf;"
+            " ask root to let the user linger, by loginctl enable-linger"
+        )
     yield from _disks(seen, need_mb)
     yield from _location(fleet, host, seen)
     yield from _database(fleet, host, seen)
@@ -129,6 +134,15 @@ def _holder(taken: Facts) -> str:
 
 
 def _across(facts: Mapping[str, Facts]) -> Iterator[str]:
+    homes: dict[str, list[str]] = defaultdict(list)
+    for host, seen in facts.items():
+        homes[seen.get("server", "")].append(host)
+    for server, hosts in homes.items():
+        if server and len(hosts) > 1:
+            yield (
+                f"expected a home folder of each host's own, got one from {server} on {listed(hosts)};"
+                " log in as a user whose home is local, or use scope: system"
+            )
     versions: dict[str, list[str]] = defaultdict(list)
     for host, seen in facts.items():
         versions[seen["python"]].append(host)

@@ -135,6 +135,7 @@ class Collector:
             self.warnings.append(f"{host}: kept, because there is something in it: {', '.join(result['kept'])}")
         if action == "fleet_report" and "report" in result:
             self.report = dict(result["report"])
+            self.warnings += [str(each) for each in result.get("warnings", [])]
             self.warnings += [f"database: {each}" for each in self.report.get("backup_problems", [])]
 
     def _judge(self, kind: str, action: str, task: str, result: Mapping[str, Any], host: str) -> tuple[Outcome, str]:

@@ -159,6 +159,12 @@ def test_little_is_kept_of_many_hosts(count: int) -> None:
     assert kept < 1_000_000
 
 
+def test_what_a_report_warns_of_is_in_the_result() -> None:
+    warning = "head: does not come back after a reboot: no crontab, no linger"
+    said = event("runner_on_ok", "fleet_report", "head", {"report": {}, "warnings": [warning]})
+    assert collector(said).result(0, 3.0, False).warnings == (warning,)
+
+
 def test_backups_and_what_was_brought_back() -> None:
     backup = {"name": "20260301T021500Z", "age": 90, "bytes": 1000, "rows": 3, "databases": ["lab"], "whole": True, "proven": None}
     said: dict[str, Any] = {"backups": [backup | {"reason": "a row"}], "backup_problems": ["the drill failed: a row"]}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.ipyfleet.cluster.plugins.module_utils import fleet_facts
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.findings import problems
 
 FLEET = {
@@ -86,6 +88,14 @@ def test_scope_user_needs_neither_root_nor_systemd() -> None:
     assert judge(scope="user", n1={"root": False, "systemd": False}) == []
 
 
+def test_hosts_of_scope_user_do_not_share_their_home() -> None:
+    assert judge(scope="user", head={"server": "nas:/home"}, n1={"server": "nas:/scratch"}, n2={"server": ""}, n3={"server": ""}) == []
+    assert judge(scope="user", head={"server": "nas:/home"}, n1={"server": ""}, n2={"server": "nas:/home"}) == [
+        "expected a home folder of each host's own, got one from nas:/home on head, n2;"
+        " log in as a user whose home is local, or use scope: system"
+    ]
+
+
 def test_the_controller_may_resolve_its_own_name_to_loopback() -> None:
     assert judge(head={"location": {"addresses": ["127.0.1.1"]}}) == []
 
@@ -118,3 +128,23 @@ def test_keys_that_were_lost_are_not_replaced() -> None:
 def test_problems_of_all_hosts_are_told_together() -> None:
     found = judge(head={"systemd": False}, n1={"root": False}, n2={"python": "3.8"})
     assert [text.split(":")[0] for text in found] == ["head", "n1", "n2"]
+
+
+@pytest.mark.parametrize(
+    ("path", "server"),
+    [
+        ("/", ""),
+        ("/home/ada", "nas:/export/home"),
+        ("/home/bob", ""),
+        ("/homework", ""),
+    ],
+)
+def test_what_server_a_folder_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, server: str) -> None:
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(
+        "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n"
+        "30 22 0:44 / /home rw shared:2 - nfs4 nas:/export/home rw,addr=10.0.0.9\n"
+        "31 30 8:2 / /home/bob rw - xfs /dev/sdb1 rw\n"
+    )
+    monkeypatch.setattr(fleet_facts, "standing", lambda each: each)
+    assert fleet_facts.server_of(path, str(mounts)) == server
