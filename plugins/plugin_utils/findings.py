@@ -27,7 +27,7 @@ def problems(fleet: Mapping[str, Any], facts: Mapping[str, Facts], deployed: boo
     for host, seen in facts.items():
         found += [f"{host}: {text}" for text in _of_host(fleet, host, seen, deployed, need_mb.get(host, 0))]
     if not found:
-        found += list(_across(facts))
+        found += [*_across(facts), *_elsewhere(fleet, facts)]
     return found
 
 
@@ -80,6 +80,11 @@ def _location(fleet: Mapping[str, Any], host: str, seen: Facts) -> Iterator[str]
         yield f"expected the controller's location {fleet['location']} to resolve, got: {seen['location']['error']}; {how}"
     elif host != fleet["controller"] and all(_is_loopback(address) for address in addresses):
         yield f"expected the controller's location {fleet['location']} to lead to it, got {', '.join(addresses)}; {how}"
+    elif host != fleet["controller"] and seen["location"].get("no_way"):
+        yield (
+            f"expected a way to the controller's location {fleet['location']}, got: {seen['location']['no_way']};"
+            f" open ports {fleet['ports']['first']} to {fleet['ports']['last']} in firewalls between, or {how}"
+        )
 
 
 def _database(fleet: Mapping[str, Any], host: str, seen: Facts) -> Iterator[str]:
@@ -139,6 +144,21 @@ def _across(facts: Mapping[str, Facts]) -> Iterator[str]:
             f"expected one version of Python on all hosts, because code travels between them, got {text};"
             " set ipp_node_python on the odd ones, or leave them out"
         )
+
+
+def _elsewhere(fleet: Mapping[str, Any], facts: Mapping[str, Facts]) -> Iterator[str]:
+    """Locations that lead to an address of the controller's host on which the controller does not listen."""
+    own = set(facts.get(fleet["controller"], {}).get("addresses", ()))
+    # an address that is not the host's own may be translated on the way
+    if fleet["bind"] not in own:
+        return
+    for host, seen in facts.items():
+        there = set(seen.get("location", {}).get("addresses", ()))
+        if host != fleet["controller"] and fleet["bind"] not in there and there & own:
+            yield (
+                f"{host}: expected the controller's location {fleet['location']} to lead to {fleet['bind']}, on which alone it listens,"
+                f" got {', '.join(sorted(there))}; correct location or ip of the controller"
+            )
 
 
 def listed(names: Sequence[str]) -> str:

@@ -267,9 +267,7 @@ def down(engine: Engine, prefix: str) -> list[str]:
 
 def inventory(hosts: Mapping[str, Host], engine: Engine, way: Way) -> str:
     """An inventory of hosts and how to reach them; it is JSON, and so YAML as well."""
-    variables = {
-        name: {"ansible_host": host.container, **connection(engine, way), **_addresses(host)} for name, host in hosts.items()
-    }
+    variables = {name: {"ansible_host": host.container, **connection(engine, way), **_addresses(host)} for name, host in hosts.items()}
     return json.dumps({"all": {"hosts": variables}}, indent=1) + "\n"
 
 
