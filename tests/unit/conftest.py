@@ -18,6 +18,8 @@ init_plugin_loader([str(ROOT / "collections")])
 FOLDERS = ("src", "roles/ipp_node/files", "roles/jupyterlab/files", "roles/postgresql/files", "tools", "tests/testinfra", "tests/unit")
 sys.path += [str(ROOT / folder) for folder in FOLDERS]
 
+from stand_in import own_folders, stand_in  # noqa: E402, F401  (fixtures)
+
 
 def interruptible(command: list[str], folder: Path, environ: dict[str, str]) -> subprocess.Popen[str]:
     """Start a command that hears Ctrl-C; what runs in the background of a shell ignores it, as would its children."""
