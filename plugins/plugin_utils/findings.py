@@ -112,7 +112,7 @@ def _ports(fleet: Mapping[str, Any], seen: Facts) -> Iterator[str]:
                 f" {other['first']} to {other['last']}; set ports: to another block"
             )
     taken = seen.get("taken", [])
-    if any(each["reason"] == NOT_HERE for each in taken):
+    if any(each["reason"] == NOT_HERE for each in taken) or _is_another_s(fleet["bind"], seen.get("addresses", ())):
         yield f"expected the controller's address {fleet['bind']} to be one of this host, got one that is not; correct ip"
         return
     by_holder: dict[str, list[int]] = defaultdict(list)
@@ -127,6 +127,15 @@ def _ports(fleet: Mapping[str, Any], seen: Facts) -> Iterator[str]:
     for holder, ports in by_holder.items():
         text = ", ".join(map(str, ports[:3])) + (", ..." if len(ports) > 3 else "")
         yield f"expected ports {first} to {last} to be free, got {text} taken: {holder}; set ports: to another block"
+
+
+def _is_another_s(bind: str, own: Sequence[str]) -> bool:
+    """Whether a controller is to listen on an address that its host does not have, as far as that is known."""
+    try:
+        address = ipaddress.IPv4Address(bind)
+    except ValueError:
+        return False
+    return bool(own) and not (address.is_unspecified or address.is_loopback) and bind not in own
 
 
 def _holder(taken: Facts) -> str:

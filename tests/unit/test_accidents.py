@@ -21,7 +21,10 @@ EDITS = [edit["says"] for edit in yaml.safe_load((ROOT / "molecule" / "postgresq
 # what tests look for that are about the database, JupyterLab and ways around
 OTHERS = [
     *ROOT.glob("molecule/postgresql/tests/test_*.py"),
-    *(ROOT / "tests" / "unit" / f"test_{name}.py" for name in ("accounts", "cell", "cli", "data_dir", "findings", "jumps", "needed", "pg_server")),
+    *(
+        ROOT / "tests" / "unit" / f"test_{name}.py"
+        for name in ("accounts", "cell", "cli", "data_dir", "findings", "jumps", "needed", "pg_server")
+    ),
 ]
 WORDS = [node.value for path in OTHERS for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
 

@@ -107,6 +107,12 @@ def test_a_location_on_another_network_than_the_controller_listens_on() -> None:
     assert judge(bind="10.1.0.5", head={"addresses": ["10.1.0.5"]}, n1={}) == []
 
 
+def test_an_address_to_listen_on_has_to_be_one_of_the_controller_s_host() -> None:
+    wrong = ["head: expected the controller's address 10.1.0.6 to be one of this host, got one that is not; correct ip"]
+    assert judge(bind="10.1.0.6", head={"addresses": ["10.0.0.5", "10.1.0.5"]}) == wrong
+    assert judge(bind="127.0.0.1", head={"addresses": ["10.0.0.5"]}) == judge(bind="10.1.0.6", head={"addresses": []}) == []
+
+
 def test_taken_ports_name_who_has_them() -> None:
     taken = [{"port": 10000 + n, "pid": 812, "command": "nginx", "reason": "Address already in use"} for n in range(4)]
     assert judge(head={"taken": taken}) == [

@@ -22,7 +22,8 @@ def sockets(tmp_path: Path) -> list[str]:
 
 def refusal(says: str, *words: str, sources: tuple[Path, ...] = (INVENTORY,)) -> None:
     said = play(*words, playbook="playbooks/validate.yml", sources=sources)
-    assert says in " ".join(said.stdout.split()), said.stdout
+    assert said.returncode != 0
+    assert says in " ".join((said.stdout + said.stderr).split()), said.stdout + said.stderr
 
 
 @pytest.fixture
@@ -56,9 +57,10 @@ def test_a_jump_host_that_lets_nobody_in(sockets: list[str]) -> None:
 def test_the_key_of_the_jump_host_is_checked(sockets: list[str], tmp_path: Path) -> None:
     text = (EPHEMERAL / "ssh_config").read_text().replace(f'"{EPHEMERAL}/known_hosts"', "")
     (tmp_path / "config").write_text(text)
-    (tmp_path / "way.yml").write_text(json.dumps({"ansible_ssh_common_args": f"-F {tmp_path}/config -o ProxyJump=jump"}))
+    way = {"ansible_ssh_common_args": f"-F {tmp_path}/config -o ProxyJump=jump"}
+    (tmp_path / "zz.yml").write_text(json.dumps({"all": {"hosts": {"head": way}}}))
     says = "expected a host key of the jump host that is known, got an unknown one; log in to it once by ssh to accept it"
-    refusal(f"head: {says}; {WAITING}", *sockets, "-e", f"@{tmp_path}/way.yml", "--limit=head")
+    refusal(f"head: {says}; {WAITING}", *sockets, sources=(INVENTORY, tmp_path / "zz.yml"))
 
 
 def test_a_port_on_which_nothing_listens_behind_the_jump_host(sockets: list[str], tmp_path: Path) -> None:
