@@ -83,7 +83,8 @@ def _location(fleet: Mapping[str, Any], host: str, seen: Facts) -> Iterator[str]
     elif host != fleet["controller"] and seen["location"].get("no_way"):
         yield (
             f"expected a way to the controller's location {fleet['location']}, got: {seen['location']['no_way']};"
-            f" open ports {fleet['ports']['first']} to {fleet['ports']['last']} in firewalls between, or {how}"
+            f" open ports {fleet['ports']['first']} to {fleet['ports']['last']} in firewalls between,"
+            " or set controller: {host: ..., location: NAME} to one that leads there"
         )
 
 

@@ -76,7 +76,8 @@ def test_mixed_python_versions_are_one_sentence_that_says_what_to_do() -> None:
         (
             {"location": {"addresses": ["10.0.0.5"], "no_way": "no answer in 5 s"}},
             "n1: expected a way to the controller's location head.lab, got: no answer in 5 s;"
-            " open ports 10000 to 10099 in firewalls between, or set controller: {host: ..., location: NAME} to one that does",
+            " open ports 10000 to 10099 in firewalls between,"
+            " or set controller: {host: ..., location: NAME} to one that leads there",
         ),
         ({"no_such_user": ["eve"]}, "n1: expected the user eve of ipp_client_users, got no such user"),
         ({"refused": ["postgresql_settings.jit: no"]}, "n1: postgresql_settings.jit: no"),
