@@ -29,6 +29,7 @@ from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.client_files impo
 )
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.database_secrets import secrets_for
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.explain import explain, summary, unreached
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.jumps import reason
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.locks import lock_key
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.places import fill
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.secret_store import StoreError, new_secrets, public_of
@@ -50,7 +51,7 @@ class ActionModule(HostAction):
         try:
             return self.carry_out(super().run(tmp, task_vars), task_vars or {})
         except AnsibleConnectionFailure as error:
-            return {"unreachable": True, "msg": unreached(error.message)}
+            return {"unreachable": True, "msg": unreached(reason(self._connection, error.message))}
 
     def cleanup(self, force: bool = False) -> None:
         """Leave a host alone that went away; what happened is told already."""

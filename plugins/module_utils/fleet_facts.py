@@ -19,6 +19,7 @@ from typing import Any, Dict, List, Optional, Tuple
 RESOLVE_SECONDS = 5
 # file systems that several hosts can have at the same time
 NETWORK = re.compile(r"nfs4?|cifs|smb3|lustre|ceph|gpfs|beegfs|glusterfs|afs|9p|fuse\.(glusterfs|ceph|sshfs|cephfs)")
+WAY_SECONDS = 5
 
 
 def machine() -> Dict[str, Any]:
@@ -127,6 +128,29 @@ def resolve(name: str) -> Dict[str, Any]:
         return {"addresses": [], "error": error.strerror or str(error)}
     finally:
         pool.shutdown(wait=False)
+
+
+def no_way(addresses: List[str], port: int) -> str:
+    """Why no host answers at any of `addresses`; empty where one does, if only to say that nothing listens there."""
+    error = ""
+    for address in addresses:
+        try:
+            socket.create_connection((address, port), WAY_SECONDS).close()
+        except ConnectionRefusedError:
+            return ""
+        except socket.timeout:
+            error = "no answer in %d s" % WAY_SECONDS
+        except OSError as problem:
+            error = problem.strerror or str(problem)
+        else:
+            return ""
+    return error
+
+
+def own_addresses() -> List[str]:
+    """This host's IPv4 addresses that others may reach; none where that cannot be known."""
+    found = re.findall(r"\|-- ([0-9.]+)\n\s+/32 host LOCAL", read_bytes("/proc/net/fib_trie").decode())
+    return sorted({address for address in found if not address.startswith("127.")})
 
 
 def source(target: str, port: int) -> Dict[str, str]:

@@ -289,11 +289,14 @@ class Host:
             found["ends_with_login"] = self.boot.ends_with_login() and self.boot.way() != LINGER
         if probe.get("location"):
             found["location"] = facts.resolve(probe["location"])
+            if probe.get("controller_port"):
+                found["location"]["no_way"] = facts.no_way(found["location"]["addresses"], probe["controller_port"])
         if probe.get("database"):
             found["database"] = facts.source(probe["database"]["host"], probe["database"]["port"])
         if "ssh" in probe:
             found["ssh"] = facts.ssh_identity(probe["ssh"])
         if probe.get("ports"):
+            found["addresses"] = facts.own_addresses()
             mine = self.supervisor.status(words=False).get("controller", {})
             mark = self.paths["run"] if not self.system else self.paths["root"]
             found["taken"] = [] if mine.get("running") else facts.taken(probe["address"], probe["ports"], mark)

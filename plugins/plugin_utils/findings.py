@@ -27,7 +27,7 @@ def problems(fleet: Mapping[str, Any], facts: Mapping[str, Facts], deployed: boo
     for host, seen in facts.items():
         found += [f"{host}: {text}" for text in _of_host(fleet, host, seen, deployed, need_mb.get(host, 0))]
     if not found:
-        found += list(_across(facts))
+        found += [*_across(facts), *_elsewhere(fleet, facts)]
     return found
 
 
@@ -85,6 +85,12 @@ def _location(fleet: Mapping[str, Any], host: str, seen: Facts) -> Iterator[str]
         yield f"expected the controller's location {fleet['location']} to resolve, got: {seen['location']['error']}; {how}"
     elif host != fleet["controller"] and all(_is_loopback(address) for address in addresses):
         yield f"expected the controller's location {fleet['location']} to lead to it, got {', '.join(addresses)}; {how}"
+    elif host != fleet["controller"] and seen["location"].get("no_way"):
+        yield (
+            f"expected a way to the controller's location {fleet['location']}, got: {seen['location']['no_way']};"
+            f" open ports {fleet['ports']['first']} to {fleet['ports']['last']} in firewalls between,"
+            " or set controller: {host: ..., location: NAME} to one that leads there"
+        )
 
 
 def _database(fleet: Mapping[str, Any], host: str, seen: Facts) -> Iterator[str]:
@@ -112,7 +118,7 @@ def _ports(fleet: Mapping[str, Any], seen: Facts) -> Iterator[str]:
                 f" {other['first']} to {other['last']}; set ports: to another block"
             )
     taken = seen.get("taken", [])
-    if any(each["reason"] == NOT_HERE for each in taken):
+    if any(each["reason"] == NOT_HERE for each in taken) or _is_another_s(fleet["bind"], seen.get("addresses", ())):
         yield f"expected the controller's address {fleet['bind']} to be one of this host, got one that is not; correct ip"
         return
     by_holder: dict[str, list[int]] = defaultdict(list)
@@ -127,6 +133,15 @@ def _ports(fleet: Mapping[str, Any], seen: Facts) -> Iterator[str]:
     for holder, ports in by_holder.items():
         text = ", ".join(map(str, ports[:3])) + (", ..." if len(ports) > 3 else "")
         yield f"expected ports {first} to {last} to be free, got {text} taken: {holder}; set ports: to another block"
+
+
+def _is_another_s(bind: str, own: Sequence[str]) -> bool:
+    """Whether a controller is to listen on an address that its host does not have, as far as that is known."""
+    try:
+        address = ipaddress.IPv4Address(bind)
+    except ValueError:
+        return False
+    return bool(own) and not (address.is_unspecified or address.is_loopback) and bind not in own
 
 
 def _holder(taken: Facts) -> str:
@@ -153,6 +168,21 @@ def _across(facts: Mapping[str, Facts]) -> Iterator[str]:
             f"expected one version of Python on all hosts, because code travels between them, got {text};"
             " set ipp_node_python on the odd ones, or leave them out"
         )
+
+
+def _elsewhere(fleet: Mapping[str, Any], facts: Mapping[str, Facts]) -> Iterator[str]:
+    """Locations that lead to an address of the controller's host on which the controller does not listen."""
+    own = set(facts.get(fleet["controller"], {}).get("addresses", ()))
+    # an address that is not the host's own may be translated on the way
+    if fleet["bind"] not in own:
+        return
+    for host, seen in facts.items():
+        there = set(seen.get("location", {}).get("addresses", ()))
+        if host != fleet["controller"] and fleet["bind"] not in there and there & own:
+            yield (
+                f"{host}: expected the controller's location {fleet['location']} to lead to {fleet['bind']}, on which alone it listens,"
+                f" got {', '.join(sorted(there))}; correct location or ip of the controller"
+            )
 
 
 def listed(names: Sequence[str]) -> str:

@@ -27,6 +27,8 @@ FOLDERS = (
 )
 sys.path += [str(ROOT / folder) for folder in FOLDERS]
 
+from stand_in import own_folders, stand_in  # noqa: E402, F401  (fixtures)
+
 
 def interruptible(command: list[str], folder: Path, environ: dict[str, str]) -> subprocess.Popen[str]:
     """Start a command that hears Ctrl-C; what runs in the background of a shell ignores it, as would its children."""

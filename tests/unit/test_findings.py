@@ -14,6 +14,7 @@ FLEET = {
     "scope": "system",
     "controller": "head",
     "location": "head.lab",
+    "bind": "0.0.0.0",
     "secrets_dir": "/keys",
     "ports": {"first": 10000, "last": 10099},
 }
@@ -33,9 +34,9 @@ SEEN: dict[str, Any] = {
 }
 
 
-def judge(deployed: bool = True, need: int = 100, scope: str = "system", **hosts: dict[str, Any]) -> list[str]:
+def judge(deployed: bool = True, need: int = 100, scope: str = "system", bind: str = "0.0.0.0", **hosts: dict[str, Any]) -> list[str]:
     facts = {host: SEEN | seen for host, seen in hosts.items()}
-    return problems(FLEET | {"scope": scope}, facts, deployed, dict.fromkeys(facts, need))
+    return problems(FLEET | {"scope": scope, "bind": bind}, facts, deployed, dict.fromkeys(facts, need))
 
 
 def test_healthy_hosts_have_none() -> None:
@@ -74,6 +75,12 @@ def test_mixed_python_versions_are_one_sentence_that_says_what_to_do() -> None:
             "n1: expected the controller's location head.lab to lead to it, got 127.0.1.1;"
             " set controller: {host: ..., location: NAME} to one that does",
         ),
+        (
+            {"location": {"addresses": ["10.0.0.5"], "no_way": "no answer in 5 s"}},
+            "n1: expected a way to the controller's location head.lab, got: no answer in 5 s;"
+            " open ports 10000 to 10099 in firewalls between,"
+            " or set controller: {host: ..., location: NAME} to one that leads there",
+        ),
         ({"no_such_user": ["eve"]}, "n1: expected the user eve of ipp_client_users, got no such user"),
         ({"refused": ["postgresql_settings.jit: no"]}, "n1: postgresql_settings.jit: no"),
         ({"foreign": ["/x"]}, "n1: /x is not of this fleet; move it away, or give the fleet another name"),
@@ -98,6 +105,23 @@ def test_hosts_of_scope_user_do_not_share_their_home() -> None:
 
 def test_the_controller_may_resolve_its_own_name_to_loopback() -> None:
     assert judge(head={"location": {"addresses": ["127.0.1.1"]}}) == []
+
+
+def test_a_location_on_another_network_than_the_controller_listens_on() -> None:
+    head = {"addresses": ["10.0.0.5", "10.1.0.5"]}
+    assert judge(bind="10.0.0.5", head=head, n1={}) == []
+    assert judge(bind="10.1.0.5", head=head, n1={}) == [
+        "n1: expected the controller's location head.lab to lead to 10.1.0.5, on which alone it listens, got 10.0.0.5;"
+        " correct location or ip of the controller"
+    ]
+    # one that is translated on the way
+    assert judge(bind="10.1.0.5", head={"addresses": ["10.1.0.5"]}, n1={}) == []
+
+
+def test_an_address_to_listen_on_has_to_be_one_of_the_controller_s_host() -> None:
+    wrong = ["head: expected the controller's address 10.1.0.6 to be one of this host, got one that is not; correct ip"]
+    assert judge(bind="10.1.0.6", head={"addresses": ["10.0.0.5", "10.1.0.5"]}) == wrong
+    assert judge(bind="127.0.0.1", head={"addresses": ["10.0.0.5"]}) == judge(bind="10.1.0.6", head={"addresses": []}) == []
 
 
 def test_taken_ports_name_who_has_them() -> None:
