@@ -4,6 +4,9 @@ ipyparallel writes the list of engines in place, and writes it anew, engine by e
 `next_id` 0, while it reads it back after a restart. A kill at the wrong moment leaves half a list
 (or no JSON at all, so that no later start succeeds), and a second restart hands id 0 to the next
 engine that asks for none. Here the file is replaced in one step, and never while it is being read.
+
+An engine that asks for no id is a guest: somebody has started it by hand. ipyparallel would give it the
+next id, which a slot may ask for later. Here guests have ids of their own, beyond those of all slots.
 """
 
 from __future__ import annotations
@@ -15,10 +18,14 @@ from typing import Any
 
 from ipyparallel.controller import app, hub
 
+# slots have the lowest ids that are free, and are fewer
+FIRST_GUEST = 10000
+
 
 class FleetHub(hub.Hub):
     """A hub that keeps its list of engines whole."""
 
+    _idcounter: int
     _loading = False
 
     def _save_engine_state(self) -> None:
@@ -41,6 +48,11 @@ class FleetHub(hub.Hub):
             super()._load_engine_state()
         finally:
             self._loading = False
+
+    def new_engine_id(self, requested_id: int | None = None) -> int:
+        """The id of an engine that registers: the one that it asks for if that is free, else one that is no slot's."""
+        self._idcounter = max(self._idcounter, FIRST_GUEST)
+        return int(super().new_engine_id(requested_id))
 
 
 def read_state(path: Path) -> dict[str, Any] | None:
