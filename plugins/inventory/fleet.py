@@ -52,9 +52,11 @@ options:
     required: true
     type: dict
   clients:
-    description: Hosts whose login user gets the client's connection file.
+    description:
+      - Hosts whose login user gets the client's connection file.
+      - Or mappings of C(host) and C(engines), which is true where that user may start engines of their own, too.
     type: list
-    elements: str
+    elements: raw
     default: []
   postgresql:
     description:

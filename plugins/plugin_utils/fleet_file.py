@@ -31,6 +31,7 @@ TOP = (
 )  # fmt: skip
 ENGINE_KEYS = ("slots", "gpus", "env", "user_python_packages", "reserve_cores", "memory_per_engine")
 CONTROLLER_KEYS = ("host", "location", "ip")
+CLIENT_KEYS = ("host", "engines")
 # beside the host, the variables of the role postgresql without their prefix
 POSTGRESQL_KEYS = (
     "host", "location", "port", "version", "cluster", "databases", "users", "privileges", "user", "allow", "hba",
@@ -115,23 +116,31 @@ def shown(value: object) -> str:
 
 
 @dataclass
-class _Reader:
+class Checker:
+    """Collects what is wrong with the values of a YAML file.
+
+    :param file: its name, for messages.
+    :param where: lines of its keys.
+    """
+
     file: str
     where: Positions
     problems: list[Problem] = field(default_factory=list)
-    users: dict[str, str] = field(default_factory=dict)
 
     # -- saying what is wrong
 
     def wrong(self, path: Sequence[str], text: str, line: int | None = None) -> None:
+        """Note what is wrong at a key."""
         found = Problem(self.file, line or self.where.line(tuple(path)), ".".join(path), text)
         if found not in self.problems:
             self.problems.append(found)
 
     def expected(self, path: Sequence[str], what: str, got: object) -> None:
+        """Note that a value is not what was expected."""
         self.wrong(path, f"expected {what}, got {shown(got)}")
 
     def known(self, path: Sequence[str], keys: Mapping[str, Any], allowed: Sequence[str]) -> None:
+        """Note keys that are none of the allowed ones."""
         for key in keys:
             if key not in allowed:
                 near = names.nearest(str(key), allowed)
@@ -141,22 +150,36 @@ class _Reader:
     # -- values
 
     def mapping(self, path: Sequence[str], value: object, what: str) -> dict[str, Any]:
+        """The value as a mapping; an empty one when it is none."""
         if isinstance(value, Mapping):
             return {str(key): each for key, each in value.items()}
         self.expected(path, what, value)
         return {}
 
     def integer(self, path: Sequence[str], value: object, low: int, high: int, what: str) -> int:
+        """The value as a number from `low` to `high`; `low` when it is none."""
         if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
             return int(value)
         self.expected(path, what, value)
         return low
 
+    def boolean(self, path: Sequence[str], value: object) -> bool:
+        """The value as true or false; false when it is neither."""
+        if not isinstance(value, bool):
+            self.expected(path, "true or false", value)
+        return value is True
+
     def text(self, path: Sequence[str], value: object, form: re.Pattern[str], what: str) -> str:
+        """The value as text of a form; empty when it is none."""
         if isinstance(value, str) and form.fullmatch(value):
             return value
         self.expected(path, what, value)
         return ""
+
+
+@dataclass
+class _Reader(Checker):
+    users: dict[str, str] = field(default_factory=dict)
 
     def packages(self, path: Sequence[str], value: object) -> list[str]:
         if not isinstance(value, list):
@@ -213,15 +236,16 @@ class _Reader:
         everywhere: dict[str, Any] = {"fleet_name": name, "fleet_scope": scope}
         everywhere |= self.fleet_options(top)
         engines = self.engines(top.get("engines"))
+        clients = self.clients(top.get("clients", []))
         groups = {
             "ipp_controller": self.controller(top.get("controller"), everywhere),
             "ipp_engine": tuple(engines),
-            "ipp_client": self.clients(top.get("clients", [])),
+            "ipp_client": tuple(clients),
             "postgresql": self.service(top, "postgresql", POSTGRESQL_KEYS, everywhere),
             "jupyterlab": self.service(top, "jupyterlab", JUPYTERLAB_KEYS, everywhere),
         }
         members = {host for hosts in groups.values() for host in hosts}
-        variables = {host: dict(engines.get(host, {})) for host in sorted(members)}
+        variables = {host: {**engines.get(host, {}), **clients.get(host, {})} for host in sorted(members)}
         for host, user in self.users.items():
             variables.setdefault(host, {})["ansible_user"] = user
         everywhere |= self.variables(("defaults",), top.get("defaults", {}))
@@ -310,18 +334,24 @@ class _Reader:
             return 1
         return size >> 20
 
-    def clients(self, value: object) -> tuple[str, ...]:
+    def clients(self, value: object) -> dict[str, dict[str, Any]]:
         if not isinstance(value, list):
             self.expected(("clients",), "a list of hosts", value)
-            return ()
-        found: list[str] = []
+            return {}
+        found: dict[str, dict[str, Any]] = {}
         for number, each in enumerate(value):
-            for host in self.hosts(("clients", str(number)), each):
+            path: tuple[str, ...] = ("clients", str(number))
+            variables: dict[str, Any] = {}
+            if isinstance(each, Mapping):
+                self.known(path, each, CLIENT_KEYS)
+                if "engines" in each:
+                    variables["ipp_client_engine_file"] = self.boolean((*path, "engines"), each["engines"])
+                path, each = (*path, "host"), each.get("host")
+            for host in self.hosts(path, each):
                 if host in found:
-                    self.wrong(("clients", str(number)), f"expected each host once, got {host} twice")
-                else:
-                    found.append(host)
-        return tuple(found)
+                    self.wrong(path, f"expected each host once, got {host} twice")
+                found.setdefault(host, variables)
+        return found
 
     def service(self, top: Mapping[str, Any], key: str, keys: Sequence[str], everywhere: dict[str, Any]) -> tuple[str, ...]:
         if key not in top:
