@@ -43,6 +43,10 @@ class ActionModule(HostAction):
     TRANSFERS_FILES = True
     _VALID_ARGS = frozenset(("phase", "fleet", "archive", "keep_data", "lines", "since", "dest", "folder", "engine_dest"))
 
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self.folders: dict[str, str] = {}
+
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Carry out one phase on the task's host."""
         # a temporary folder there would take a connection, which the phase `client` does without
@@ -59,7 +63,6 @@ class ActionModule(HostAction):
 
     def carry_out(self, result: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
         """Carry out the phase, and add what came of it to `result`."""
-        self.folders: dict[str, str] = {}
         phase = self._task.args["phase"]
         try:
             if phase == "client":

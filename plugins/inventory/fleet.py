@@ -177,9 +177,7 @@ clients: [localhost]
 import os
 from typing import Any
 
-import yaml
-from ansible import context
-from ansible.errors import AnsibleError, AnsibleParserError
+from ansible.errors import AnsibleError
 from ansible.inventory.data import InventoryData
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.inventory import BaseInventoryPlugin, Constructable
@@ -190,7 +188,7 @@ from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_file import
     FleetFileError,
     read_fleet,
 )
-from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_yaml import positions
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.inventory_files import read_yaml, refuse
 
 SUFFIXES = (".fleet.yml", ".fleet.yaml")
 display = Display()
@@ -230,17 +228,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable):
             refuse(path, [f"{path}:1: {error.message}"])
 
     def _read(self, path: str) -> tuple[Fleet, dict[str, Any]]:
-        with open(path, encoding="utf-8") as stream:
-            text = stream.read()
-        try:
-            where = positions(text)
-            data = self.loader.load_from_file(path, cache="none", trusted_as_template=True)
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            problem = getattr(error, "problem", None) or error
-            refuse(path, [f"{path}:{mark.line + 1 if mark else 1}: expected YAML, got: {problem}"])
-        except AnsibleError as error:
-            refuse(path, [f"{path}:1: expected YAML, got: {error.message}"])
+        data, where = read_yaml(path, self.loader)
         return read_fleet(data, path, where), data or {}
 
     def _check_alone(self, fleet: Fleet, path: str) -> None:
@@ -275,21 +263,3 @@ def local_connection() -> dict[str, str]:
         "ansible_connection": "local",
         "ansible_python_interpreter": trust_as_template("{{ ansible_playbook_python }}"),
     }
-
-
-def refuse(path: str, problems: list[str]) -> None:
-    """End the run with one line a problem.
-
-    Ansible would go on to try the file as YAML and INI inventory, bury the reason under their
-    complaints and, unless configured otherwise, run a playbook on no host and exit with 0.
-
-    :raises SystemExit: in one of Ansible's commands.
-    :raises AnsibleParserError: in any other program.
-    """
-    if not context.CLIARGS:
-        raise AnsibleParserError("\n".join(problems))
-    for problem in problems:
-        display.error(problem, wrap_text=False)
-    count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
-    display.error(f"{path}: {count}; nothing was changed", wrap_text=False)
-    raise SystemExit(1)

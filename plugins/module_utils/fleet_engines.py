@@ -5,14 +5,15 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import platform
-import socket
 import time
 from typing import Any, Dict, Iterable, List
 
-# of the standard library: they are sent by their names, and so work in any version of Python
-QUESTIONS = {"hostname": socket.gethostname, "pid": os.getpid, "python": platform.python_version}
+# text: code of one version of Python is of no use to another
+QUESTION = """{
+    "hostname": __import__("socket").gethostname(),
+    "pid": __import__("os").getpid(),
+    "python": __import__("platform").python_version(),
+}"""
 POLL_SECONDS = 0.01
 
 
@@ -27,7 +28,7 @@ def loads(client: Any) -> Dict[int, Dict[str, int]]:
 def is_busy(load: Dict[str, int], asked: int = 0) -> bool:
     """Whether an engine has something to do.
 
-    :param asked: how much of that are questions of ours.
+    :param asked: how many questions of ours that it has are no work.
     """
     return load["queue"] + load["tasks"] > asked
 
@@ -39,17 +40,16 @@ def introductions(client: Any, ids: Iterable[int], seconds: float) -> Dict[int, 
     """
     deadline = time.monotonic() + seconds
     found: Dict[int, Dict[str, Any]] = {}
-    asked: Dict[int, Dict[str, Any]] = {}
+    asked: Dict[int, Any] = {}
     for number in ids:
         # it may be gone by now
         with contextlib.suppress(Exception):
-            asked[number] = {name: client[number].apply_async(question) for name, question in QUESTIONS.items()}
+            asked[number] = client[number].apply_async(eval, QUESTION)
     while asked:
-        for number, answers in list(asked.items()):
-            if all(each.ready() for each in answers.values()):
-                del asked[number]
-                with contextlib.suppress(Exception):
-                    found[number] = {name: each.get() for name, each in answers.items()}
+        for number in [number for number, answer in asked.items() if answer.ready()]:
+            with contextlib.suppress(Exception):
+                found[number] = dict(asked[number].get())
+            del asked[number]
         if time.monotonic() > deadline:
             break
         time.sleep(POLL_SECONDS)
@@ -74,7 +74,7 @@ def watch(client: Any, ids: Iterable[int], seconds: float) -> List[Dict[str, Any
         if number in quiet:
             if number not in after:
                 continue
-            state = "busy" if is_busy(after[number], len(QUESTIONS)) else "silent"
+            state = "busy" if is_busy(after[number], asked=1) else "silent"
         else:
             state = "idle" if number in said else "busy"
         found.append({"id": number, "state": state, **load, **said.get(number, {})})
