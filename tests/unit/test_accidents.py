@@ -18,10 +18,11 @@ CASES = all_cases()
 TOLD = [case for _, case in CASES if case.exits > 0 and case.exits != 99]
 SAID = [case.says for case in TOLD] + [case.meanwhile.again for _, case in CASES if case.meanwhile and case.meanwhile.again]
 EDITS = [edit["says"] for edit in yaml.safe_load((ROOT / "molecule" / "postgresql" / "cases" / "edits.yml").read_text())]
-# what tests look for that are about the database and JupyterLab
+UNIT = ("accounts", "cell", "cli", "data_dir", "engines_inventory", "needed", "pg_server")
+# what tests look for that are about the database, JupyterLab and live inventories
 OTHERS = [
     *ROOT.glob("molecule/postgresql/tests/test_*.py"),
-    *(ROOT / "tests" / "unit" / f"test_{name}.py" for name in ("accounts", "cell", "cli", "data_dir", "needed", "pg_server")),
+    *(ROOT / "tests" / "unit" / f"test_{name}.py" for name in UNIT),
 ]
 WORDS = [node.value for path in OTHERS for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
 
