@@ -55,7 +55,7 @@ options:
   engine_timeout:
     description: Seconds that idle engines have to answer, together.
     type: float
-    default: 2
+    default: 5
 """
 
 EXAMPLES = r"""

@@ -58,7 +58,7 @@ ask:
 guests:
   description:
     - Engines that no slot asks for, each with C(id) and C(state), which is C(idle), C(busy) or C(silent).
-    - What is idle is asked for its C(hostname), C(pid) and C(python), and has a second to answer.
+    - What is idle is asked for its C(hostname), C(pid) and C(python), and has five seconds to answer.
   returned: always
   type: list
   elements: dict
@@ -83,7 +83,6 @@ from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_looks impor
 POLL_SECONDS = 0.1
 ANSWER_SECONDS = 5.0
 DATABASE_SECONDS = 15.0
-GUEST_SECONDS = 1.0
 
 
 # engines have no such module to import it from: it goes there as it is
@@ -176,7 +175,7 @@ def judge(slot: Dict[str, Any], listed: List[int], answer: Any, probed: bool) ->
 def watch_guests(client: Any, ids: Collection[int]) -> List[Dict[str, Any]]:
     """Engines that no slot asks for: whoever has started them may be working with them."""
     named = ("id", "state", "hostname", "pid", "python")
-    return [{key: each.get(key) for key in named} for each in (watch(client, ids, GUEST_SECONDS) if ids else [])]
+    return [{key: each.get(key) for key in named} for each in (watch(client, ids, ANSWER_SECONDS) if ids else [])]
 
 
 def hosts_to_ask(slots: List[Dict[str, Any]]) -> List[str]:

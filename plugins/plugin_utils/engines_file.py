@@ -15,7 +15,7 @@ PLUGIN_NAMES = ("engines", "ipyfleet.cluster.engines")
 WAYS = ("connection_file", "profile", "fleet")
 CACHE = ("cache", "cache_plugin", "cache_timeout", "cache_connection", "cache_prefix")
 TOP = ("plugin", *WAYS, "timeout", "engine_timeout", *CACHE, *CONSTRUCTED)
-TIMEOUT_SECONDS, ENGINE_SECONDS, LONGEST_SECONDS = 10.0, 2.0, 3600.0
+TIMEOUT_SECONDS, ENGINE_SECONDS, LONGEST_SECONDS = 10.0, 5.0, 3600.0
 
 
 @dataclass(frozen=True)

@@ -127,10 +127,10 @@ def test_a_file_says_which_controller_is_asked() -> None:
         found = read_source(plain_yaml(text), FILE, positions(text))
         return found.way, found.value, found.timeout, found.engine_timeout
 
-    assert source("plugin: engines\n") == ("", "", 10, 2)
-    assert source("plugin: ipyfleet.cluster.engines\nfleet: lab.fleet.yml\ntimeout: 3\n") == ("fleet", "/lab/lab.fleet.yml", 3, 2)
+    assert source("plugin: engines\n") == ("", "", 10, 5)
+    assert source("plugin: ipyfleet.cluster.engines\nfleet: lab.fleet.yml\ntimeout: 3\n") == ("fleet", "/lab/lab.fleet.yml", 3, 5)
     assert source("plugin: engines\nconnection_file: /x.json\nengine_timeout: 0.5\n") == ("connection_file", "/x.json", 10, 0.5)
-    assert source("plugin: engines\nprofile: lab\n") == ("profile", "lab", 10, 2)
+    assert source("plugin: engines\nprofile: lab\n") == ("profile", "lab", 10, 5)
 
 
 def plain_yaml(text: str) -> Any:

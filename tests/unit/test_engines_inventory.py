@@ -73,7 +73,7 @@ def test_a_running_controller_s_engines(lab: Lab) -> None:
     eventually(lambda: client.ids == [0, FIRST_GUEST])
 
     # of a fleet, with slots; what the fleet file says of hosts is there too
-    code, found, said = lab.ask("groups: {reserve: engine_counts.idle >= 2}\n", "lab.fleet.yml")
+    code, found, said = lab.ask("groups: {reserve: engine_counts.idle >= 2}\nengine_timeout: 60\n", "lab.fleet.yml")
     assert code == 0, said
     assert members(found) == {
         "engines": ["localhost"],
