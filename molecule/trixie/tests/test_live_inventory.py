@@ -24,7 +24,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def listed(path: Path) -> dict[str, Any]:
-    said = command("ansible-inventory", "-i", str(INVENTORY), "-i", str(path), "--list")
+    said = command("ansible-inventory", "-i", str(path), "--list")
     assert said.returncode == 0, said.stderr
     return dict(json.loads(said.stdout))
 
@@ -38,7 +38,7 @@ def test_hosts_with_what_their_engines_do(live: Path) -> None:
     python("head", f"import time; rc[{number}].apply_async(time.sleep, 3600); time.sleep(1); print('null')", user="ops")
     try:
         found = listed(live)
-        said = command("ansible", "-i", str(INVENTORY), "-i", str(live), "engines_idle", "-m", "ansible.builtin.command", "-a", "hostname")
+        said = command("ansible", "-i", str(live), "engines_idle", "-m", "ansible.builtin.command", "-a", "hostname")
     finally:
         shell("node2", f"systemctl restart ipyfleet-{NAME}-engine@0")
     assert found["engines_busy"]["hosts"] == ["node2"]
