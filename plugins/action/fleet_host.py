@@ -20,6 +20,7 @@ from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_tree import
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.base import ROOT, HostAction, store
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.client_files import (
     CONNECTION,
+    ENGINE,
     TOKEN,
     make_folder,
     prover,
@@ -42,7 +43,11 @@ class ActionModule(HostAction):
     """One run of the module a host, one more when the environment's archive has to go there."""
 
     TRANSFERS_FILES = True
-    _VALID_ARGS = frozenset(("phase", "fleet", "archive", "keep_data", "lines", "since", "dest", "folder"))
+    _VALID_ARGS = frozenset(("phase", "fleet", "archive", "keep_data", "lines", "since", "dest", "folder", "engine_dest"))
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self.folders: dict[str, str] = {}
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Carry out one phase on the task's host."""
@@ -60,7 +65,6 @@ class ActionModule(HostAction):
 
     def carry_out(self, result: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
         """Carry out the phase, and add what came of it to `result`."""
-        self.folders: dict[str, str] = {}
         phase = self._task.args["phase"]
         try:
             if phase == "client":
@@ -84,17 +88,22 @@ class ActionModule(HostAction):
         return result | done | {"diff": diff_of(done["changes"]), "msg": summary(done["changes"])}
 
     def client(self, variables: dict[str, Any]) -> dict[str, Any]:
-        """Write what a client on the control node needs: its connection file to `dest`, all there is to `folder`."""
+        """Write what a client on the control node needs: its connection file to `dest`, all there is to `folder`.
+
+        What an engine that somebody starts elsewhere needs goes to `engine_dest`.
+        """
         fleet, arguments = self._task.args["fleet"], self._task.args
-        dest, folder = (Path(given).expanduser().absolute() if (given := arguments.get(key)) else None for key in ("dest", "folder"))
-        if dest is folder is None:
-            return {"failed": True, "msg": "expected -e client_file=PATH or -e client_dir=FOLDER, got neither"}
+        places = (arguments.get(key) for key in ("dest", "folder", "engine_dest"))
+        dest, folder, engine = (Path(given).expanduser().absolute() if given else None for given in places)
+        if not (dest or folder or engine):
+            return {"failed": True, "msg": "expected -e client_file=PATH, -e client_dir=FOLDER or -e engine_file=PATH, got none"}
         keys = store(fleet["secrets_dir"], self._loader.get_text_file_contents)
         what = "its keys" if not keys.secrets() else "JupyterLab's token" if folder and fleet["jupyterlab"] and not keys.token() else ""
         if what:
             return {"failed": True, "msg": f"fleet {fleet['name']}: expected {what} in {fleet['secrets_dir']}, got none; deploy it first"}
         texts = self.client_texts(fleet, variables)
         wanted = {dest: texts[CONNECTION]} if dest else {}
+        wanted |= {engine: self.rendered_for_client(*ENGINE)} if engine else {}
         dry = self._task.check_mode
         try:
             if folder:
@@ -106,8 +115,8 @@ class ActionModule(HostAction):
                     make_folder(folder, fleet["name"], texts)
             changed = write_files(wanted, dry)
         except OSError as error:
-            return {"failed": True, "msg": f"{error.filename or dest or folder}: cannot be written: {error.strerror}"}
-        return {"changed": changed, "msg": str(dest or folder)}
+            return {"failed": True, "msg": f"{error.filename or dest or folder or engine}: cannot be written: {error.strerror}"}
+        return {"changed": changed, "msg": str(dest or folder or engine)}
 
     def client_texts(self, fleet: Mapping[str, Any], variables: dict[str, Any]) -> dict[str, str]:
         """What a client on the control node needs, by the name of the file."""
@@ -115,9 +124,13 @@ class ActionModule(HostAction):
         secrets = self.secrets(fleet, variables | {"inventory_hostname": prover(fleet)})
         # it is on none of the fleet's hosts
         known |= {"secrets": secrets, "inventory_hostname": ""}
-        self.templar = self._templar.copy_with_new_env(available_variables=known)
-        texts = {name: self.render(self.folder(role), template, known) for name, (role, template) in templates(fleet).items()}
+        self.templar, self.client_vars = self._templar.copy_with_new_env(available_variables=known), known
+        texts = {name: self.rendered_for_client(*each) for name, each in templates(fleet).items()}
         return texts | ({TOKEN: str(secrets["jupyterlab_token"])} if fleet["jupyterlab"] else {})
+
+    def rendered_for_client(self, role: str, template: str) -> str:
+        """A file as it is on a machine that is no host of the fleet, after `client_texts`."""
+        return self.render(self.folder(role), template, self.client_vars)
 
     def execute(self, arguments: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
         """Run the module; what Ansible has to say of becoming another user is a failure like others."""

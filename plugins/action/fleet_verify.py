@@ -51,6 +51,8 @@ class ActionModule(HostAction):
             "connection_file": self.places["security"] + "/ipcontroller-client.json",
             "user": self.places["service"] if fleet["scope"] == "system" else "",
             "slots": slots,
+            # those beyond the run's limit too: they are no guests
+            "slot_ids": [slot["id"] for each in fleet["hosts"].values() for slot in each["slots"]],
             "timeout": self._task.args["timeout"],
             "probe": self._task.args["probe"],
             "database": seen_by_clients(fleet),

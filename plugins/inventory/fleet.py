@@ -41,7 +41,8 @@ options:
     description:
       - The controller's host, as C(host) or C(user@host).
       - Or a mapping of C(host), C(location) (the name or address by which engines and clients reach
-        it; default is its C(ansible_host), else its name) and C(ip) (the address to bind).
+        it; default is its C(ansible_host), else its name), C(ip) (the address to bind) and C(launcher)
+        (C(ssh) where C(ipcluster) starts the engines, instead of services on their hosts).
     required: true
     type: raw
   engines:
@@ -49,13 +50,16 @@ options:
       - A mapping of hosts to engine slots. Hosts may be ranges such as C(node[01:08]), or C(user@host).
       - A value is a number, C(auto) (cores less a reserve, capped by memory), or a mapping with
         C(slots), C(gpus), C(gpus_per_slot), C(gpu_variable), C(cpus), C(memory_max), C(env),
-        C(user_python_packages), C(reserve_cores), C(memory_per_engine).
+        C(user_python_packages), C(reserve_cores), C(memory_per_engine), C(args), C(location), C(tunnel),
+        C(launcher); they are the variables of the role C(ipp_engine), which explains them.
     required: true
     type: dict
   clients:
-    description: Hosts whose login user gets the client's connection file.
+    description:
+      - Hosts whose login user gets the client's connection file.
+      - Or mappings of C(host) and C(engines), which is true where that user may start engines of their own, too.
     type: list
-    elements: str
+    elements: raw
     default: []
   postgresql:
     description:
@@ -181,7 +185,8 @@ from ansible.inventory.data import InventoryData
 from ansible.parsing.dataloader import DataLoader
 from ansible.utils.display import Display
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_file import Fleet, FleetFileError, read_fleet
-from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.inventory import FleetInventory, refuse
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.inventory import FleetInventory
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.inventory_files import read_yaml, refuse
 
 SUFFIXES = (".fleet.yml", ".fleet.yaml")
 display = Display()
@@ -215,5 +220,5 @@ class InventoryModule(FleetInventory):
         self.fill(fleet, options, path)
 
     def _read(self, path: str) -> tuple[Fleet, dict[str, Any]]:
-        data, where = self.load(path)
+        data, where = read_yaml(path, self.loader)
         return read_fleet(data, path, where), data or {}

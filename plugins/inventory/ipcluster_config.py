@@ -66,7 +66,8 @@ from ansible_collections.ipyfleet.cluster.plugins.plugin_utils import ipcluster_
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.config_source import Place
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_file import TOP, FleetFileError
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_values import shown
-from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.inventory import FleetInventory, refuse
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.inventory import FleetInventory
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.inventory_files import read_yaml, refuse
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.ipcluster_notes import Conversion
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.names import nearest
 
@@ -106,7 +107,7 @@ class InventoryModule(FleetInventory):
 
     def _given(self, path: str) -> tuple[str, dict[str, Any], dict[tuple[str, ...], Place]]:
         """The file that a YAML file leads to, its other keys, and where they stand."""
-        data, where = self.load(path)
+        data, where = read_yaml(path, self.loader)
         if not isinstance(data, dict):
             refuse(path, [f"{path}:1: expected a mapping of keys such as `plugin` and `path`, got {shown(data)}"])
         problems = [(line, f"{'.'.join(key)}: stands twice, on lines {first} and {line}") for key, first, line in where.duplicates]

@@ -58,6 +58,9 @@ options:
         connection file; for a fleet with a database, what libpq needs to find it and to prove who one is; for one
         with JupyterLab, its token. It is made if it is not there.
     type: path
+  engine_dest:
+    description: Where V(client) writes the engine's connection file on the control node, for nobody else to read.
+    type: path
 attributes:
   check_mode: {support: full, description: Says what it would change.}
   diff_mode: {support: full, description: Files as differences; secret ones masked.}

@@ -33,6 +33,7 @@ ENGINE_KEYS = (
     "memory_per_engine", "args", "location", "tunnel", "launcher",
 )  # fmt: skip
 CONTROLLER_KEYS = ("host", "location", "ip", "launcher")
+CLIENT_KEYS = ("host", "engines")
 # beside the host, the variables of the role postgresql without their prefix
 POSTGRESQL_KEYS = (
     "host", "location", "port", "version", "cluster", "databases", "users", "privileges", "user", "allow", "hba",
@@ -139,15 +140,16 @@ class _Reader(Values):
         everywhere: dict[str, Any] = {"fleet_name": name, "fleet_scope": scope}
         everywhere |= self.fleet_options(top)
         engines = self.engines(top.get("engines"))
+        clients = self.clients(top.get("clients", []))
         groups = {
             "ipp_controller": self.controller(top.get("controller"), everywhere),
             "ipp_engine": tuple(engines),
-            "ipp_client": self.clients(top.get("clients", [])),
+            "ipp_client": tuple(clients),
             "postgresql": self.service(top, "postgresql", POSTGRESQL_KEYS, everywhere),
             "jupyterlab": self.service(top, "jupyterlab", JUPYTERLAB_KEYS, everywhere),
         }
         members = {host for hosts in groups.values() for host in hosts}
-        variables = {host: dict(engines.get(host, {})) for host in sorted(members)}
+        variables = {host: {**engines.get(host, {}), **clients.get(host, {})} for host in sorted(members)}
         for host, user in self.users.items():
             variables.setdefault(host, {})["ansible_user"] = user
         everywhere |= self.variables(("defaults",), top.get("defaults", {}))
@@ -226,18 +228,24 @@ class _Reader(Values):
             variables["ipp_engine_gpu_names"] = [str(each) for each in value["gpus"]]
         return variables
 
-    def clients(self, value: object) -> tuple[str, ...]:
+    def clients(self, value: object) -> dict[str, dict[str, Any]]:
         if not isinstance(value, list):
             self.expected(("clients",), "a list of hosts", value)
-            return ()
-        found: list[str] = []
+            return {}
+        found: dict[str, dict[str, Any]] = {}
         for number, each in enumerate(value):
-            for host in self.hosts(("clients", str(number)), each):
+            path: tuple[str, ...] = ("clients", str(number))
+            variables: dict[str, Any] = {}
+            if isinstance(each, Mapping):
+                self.known(path, each, CLIENT_KEYS)
+                if "engines" in each:
+                    variables["ipp_client_engine_file"] = self.boolean((*path, "engines"), each["engines"])
+                path, each = (*path, "host"), each.get("host")
+            for host in self.hosts(path, each):
                 if host in found:
-                    self.wrong(("clients", str(number)), f"expected each host once, got {host} twice")
-                else:
-                    found.append(host)
-        return tuple(found)
+                    self.wrong(path, f"expected each host once, got {host} twice")
+                found.setdefault(host, variables)
+        return found
 
     def service(self, top: Mapping[str, Any], key: str, keys: Sequence[str], everywhere: dict[str, Any]) -> tuple[str, ...]:
         if key not in top:

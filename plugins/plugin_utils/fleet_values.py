@@ -85,6 +85,12 @@ class Values:
         self.expected(path, what, value)
         return low
 
+    def boolean(self, path: Sequence[str], value: object) -> bool:
+        """True or false."""
+        if not isinstance(value, bool):
+            self.expected(path, "true or false", value)
+        return value is True
+
     def text(self, path: Sequence[str], value: object, form: re.Pattern[str], what: str) -> str:
         """Text of a form."""
         if isinstance(value, str) and form.fullmatch(value):

@@ -4,36 +4,17 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any
 
-import yaml
-from ansible import context
-from ansible.errors import AnsibleError, AnsibleParserError
+from ansible.errors import AnsibleError
 from ansible.plugins.inventory import BaseInventoryPlugin, Constructable
 from ansible.template import trust_as_template
-from ansible.utils.display import Display
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_file import Fleet
-from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_yaml import Positions, positions
-
-display = Display()
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.inventory_files import refuse
 
 
 class FleetInventory(BaseInventoryPlugin, Constructable):
     """Puts a fleet into Ansible's inventory, or ends the run with what is wrong with it."""
-
-    def load(self, path: str) -> tuple[Any, Positions]:
-        """The data of a YAML file, and where its keys stand."""
-        with open(path, encoding="utf-8") as stream:
-            text = stream.read()
-        try:
-            where = positions(text)
-            return self.loader.load_from_file(path, cache="none", trusted_as_template=True), where
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            problem = getattr(error, "problem", None) or error
-            refuse(path, [f"{path}:{mark.line + 1 if mark else 1}: expected YAML, got: {problem}"])
-        except AnsibleError as error:
-            refuse(path, [f"{path}:1: expected YAML, got: {error.message}"])
 
     def fill(self, fleet: Fleet, options: dict[str, Any], path: str) -> None:
         """Put `fleet` into the inventory.
@@ -77,21 +58,3 @@ def local_connection() -> dict[str, str]:
         "ansible_connection": "local",
         "ansible_python_interpreter": trust_as_template("{{ ansible_playbook_python }}"),
     }
-
-
-def refuse(path: str, problems: list[str]) -> NoReturn:
-    """End the run with one line a problem.
-
-    Ansible would go on to try the file as YAML and INI inventory, bury the reason under their
-    complaints and, unless configured otherwise, run a playbook on no host and exit with 0.
-
-    :raises SystemExit: in one of Ansible's commands.
-    :raises AnsibleParserError: in any other program.
-    """
-    if not context.CLIARGS:
-        raise AnsibleParserError("\n".join(problems))
-    for problem in problems:
-        display.error(problem, wrap_text=False)
-    count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
-    display.error(f"{path}: {count}; nothing was changed", wrap_text=False)
-    raise SystemExit(1)

@@ -127,12 +127,10 @@ def slots_report(result: Mapping[str, Any], fleet: Mapping[str, Any], units: Map
         good = slot["state"] in ("ok", "listed")
         slots.append({**slot, "unit": unit, "reason": "" if good else reason(slot, unit, fleet)})
     controller = units.get(fleet["controller"], {}).get("controller")
-    wanted = {slot["id"] for each in fleet["hosts"].values() for slot in each["slots"]}
     return {
         "slots": slots,
         "controller_unit": controller,
-        # slots beyond the run's limit are no guests
-        "guests": sorted(set(result["guests"]) - wanted),
+        "guests": [{**guest, "message": guest_text(guest)} for guest in result["guests"]],
         "short": result["short"],
         "problem": result.get("problem", ""),
         "hello": result.get("hello", []),
@@ -178,7 +176,13 @@ def verify_text(known: Mapping[str, Any]) -> str:
             last = f"; it last said: {unit['last']}" if unit["last"] else ""
             lines.append(f"{known['controller']}: its service is {unit['state']}{last}")
     lines += [f"{slot['host']} slot {slot['number']} (id {slot['id']}): {slot['reason']}" for slot in slots if slot["state"] != "ok"]
-    return "\n".join(lines)
+    return "\n".join([*lines, *(guest["message"] for guest in known["guests"])])
+
+
+def guest_text(guest: Mapping[str, Any]) -> str:
+    """An engine that no slot asks for, and what is known of it."""
+    who = f"on {guest['hostname']}, pid {guest['pid']}, Python {guest['python']}" if guest["hostname"] else guest["state"]
+    return f"guest {guest['id']}, an engine that no slot asks for: {who}"
 
 
 def status_text(known: Mapping[str, Any]) -> str:
@@ -196,6 +200,4 @@ def status_text(known: Mapping[str, Any]) -> str:
     lines += table(rows, numbers=(0, 2, 4))
     if known["problem"]:
         lines.append(f"the controller gave no answer: {known['problem']}")
-    if known["guests"]:
-        lines.append(f"guests, engines that no slot asks for: {', '.join(map(str, known['guests']))}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *(guest["message"] for guest in known["guests"])])

@@ -8,7 +8,22 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
-from ipyfleet.results import Backup, Change, Database, Failure, Fleet, Host, JupyterLab, LogLine, Outcome, Restored, Result, Slot, Status
+from ipyfleet.results import (
+    Backup,
+    Change,
+    Database,
+    Failure,
+    Fleet,
+    Guest,
+    Host,
+    JupyterLab,
+    LogLine,
+    Outcome,
+    Restored,
+    Result,
+    Slot,
+    Status,
+)
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 # tasks that only pass on what a report says already
@@ -190,7 +205,7 @@ class Collector:
             fleet=self.fleet,
             hosts=tuple(self._hosts()),
             slots=slots,
-            guests=tuple(self.report.get("guests", [])),
+            guests=tuple(Guest(**each) for each in self.report.get("guests", [])),
             failures=tuple(dict.fromkeys(failures)),
             warnings=tuple(dict.fromkeys(self.warnings)),
             logs=(*self.printed, *logs_of(self.report)),

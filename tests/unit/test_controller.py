@@ -23,6 +23,7 @@ import zmq
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.ports import PortPlan
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.secret_store import new_secrets
 from conftest import ROOT
+from ipcontroller import FIRST_GUEST
 from ipyparallel.controller.heartmonitor import Heart
 
 FILES = ROOT / "roles" / "ipp_node" / "files"
@@ -108,9 +109,9 @@ class Cluster:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
-    def start_guest(self) -> subprocess.Popen[bytes]:
-        """An engine that somebody starts by hand: it asks for no id."""
-        command = [sys.executable, "-m", "ipyparallel.engine", f"--profile-dir={self.folder}"]
+    def start_guest(self, *options: str) -> subprocess.Popen[bytes]:
+        """An engine that somebody starts by hand: by itself, it asks for no id."""
+        command = [sys.executable, "-m", "ipyparallel.engine", f"--profile-dir={self.folder}", *options]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, cwd=self.folder)
         self.processes.append(process)
         return process
@@ -191,10 +192,39 @@ def test_a_killed_controller_finds_engines_with_their_memory_and_an_open_client_
         assert client.ids == [0, 5]
     state = json.loads((cluster.folder / "log" / "engines.json").read_text())
     assert sorted(state["engines"]) == ["0", "5"]
-    assert state["next_id"] == 6
-    guest = cluster.start_guest()
-    eventually(lambda: client.ids == [0, 5, 6])
-    guest.kill()
+    client.close()
+
+
+def test_a_guest_takes_no_slot_s_id_and_comes_back_under_its_own(cluster: Cluster) -> None:
+    controller = cluster.controller()
+    cluster.engine(0)
+    slot = cluster.engine(1)
+    client = cluster.client()
+    eventually(lambda: client.ids == [0, 1])
+    slot.terminate()
+    eventually(lambda: client.ids == [0])
+    cluster.start_guest()
+    eventually(lambda: client.ids == [0, FIRST_GUEST])
+    cluster.engine(1)
+    # a slot that the fleet did not have when the guest came
+    cluster.engine(2)
+    eventually(lambda: client.ids == [0, 1, 2, FIRST_GUEST])
+    client[:].push({"mark": 42}, block=True)
+    cluster.kill(controller)
+    cluster.controller()
+    eventually(lambda: marks(client) == [42, 42, 42, 42])
+    cluster.start_guest()
+    eventually(lambda: client.ids == [0, 1, 2, FIRST_GUEST, FIRST_GUEST + 1])
+    client.close()
+
+
+def test_an_engine_that_asks_for_a_taken_id_gets_no_slot_s_either(cluster: Cluster) -> None:
+    cluster.controller()
+    cluster.engine(0)
+    client = cluster.client()
+    eventually(lambda: client.ids == [0])
+    cluster.start_guest("--IPEngine.id=0")
+    eventually(lambda: client.ids == [0, FIRST_GUEST])
     client.close()
 
 

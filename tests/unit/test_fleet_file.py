@@ -81,7 +81,7 @@ def test_complete_fleet() -> None:
           root@gpu1: {slots: 2, gpus: 1, env: {OMP_NUM_THREADS: 4}, user_python_packages: [cupy], reserve_cores: 2, memory_per_engine: 4G}
         postgresql: {host: db, databases: [results], allow: [ops]}
         jupyterlab: head
-        clients: [laptop, "desk[1:2]"]
+        clients: [laptop, {host: "desk[1:2]", engines: true}]
         hosts:
           head: {ansible_host: 10.0.0.5}
           node[01:03]: {rack: 7}
@@ -106,6 +106,7 @@ def test_complete_fleet() -> None:
         "ipp_engine_memory_mb": 4096,
     }
     assert fleet.host_vars["head"] == {"ansible_user": "ops", "ansible_host": "10.0.0.5"}
+    assert (fleet.host_vars["laptop"], fleet.host_vars["desk2"]) == ({}, {"ipp_client_engine_file": True})
     assert fleet.all_vars == {
         "fleet_name": "lab",
         "fleet_scope": "system",
@@ -166,6 +167,9 @@ CASES: list[tuple[str, dict[str, str], str]] = [
     ("ports: true", {}, "lab.fleet.yml:6: ports: expected the first port of a block of 100, 1024 to 65436, got the boolean True"),
     ("clients: laptop", {}, "lab.fleet.yml:6: clients: expected a list of hosts, got 'laptop'"),
     ("clients: [a, a]", {}, "lab.fleet.yml:6: clients.1: expected each host once, got a twice"),
+    ("clients: [{host: a, engine: true}]", {}, "lab.fleet.yml:6: clients.0.engine: unknown key; did you mean `engines`?"),
+    ("clients: [{host: a, engines: 2}]", {}, "lab.fleet.yml:6: clients.0.engines: expected true or false, got 2"),
+    ("clients: [{engines: true}]", {}, "lab.fleet.yml:6: clients.0.host: expected a host name, got nothing"),
     ("clients: [7]", {}, "lab.fleet.yml:6: clients.0: expected a host name, got 7"),
     (
         "python_packages: numpy",
