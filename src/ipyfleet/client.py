@@ -28,6 +28,18 @@ def is_reachable(info: Mapping[str, Any]) -> bool:
     return takes_connections(str(info["location"]), int(info[CONTROLLER]))
 
 
+def find_way(access: Access) -> tuple[dict[str, Any], Tunnel | None]:
+    """A client's connection file as it holds here: straight, or through a tunnel that is opened, where that is the only way.
+
+    :raises ClientError: when neither way leads to the controller.
+    """
+    if is_reachable(access.info):
+        return access.info, None
+    if access.reach.get("connection", "ssh") != "ssh":
+        raise ClientError(f"{access.host}: expected the controller at {access.info['location']}, got no answer")
+    return open_tunnel(access)
+
+
 def open_tunnel(access: Access) -> tuple[dict[str, Any], Tunnel]:
     """Forward a controller's client ports through its host; returns the connection file as it holds here.
 
