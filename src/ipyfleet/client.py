@@ -14,6 +14,8 @@ from ipyfleet.ssh import Forward
 from ipyfleet.tunnel import Tunnel, takes_connections
 
 CLIENT_SECONDS = 30.0
+ANSWER_SECONDS = 5.0
+POLL_SECONDS = 0.02
 LOOPBACK = "127.0.0.1"
 
 
@@ -80,7 +82,9 @@ def ask_engines(client: Any, ids: Sequence[int], timeout: float) -> dict[int, in
     """Process ids of engines by engine id, of those that answer.
 
     The question is a function of the standard library, which is sent by its name: it works between
-    different versions of Python, where code of one's own does not.
+    different versions of Python, where code of one's own does not. An engine that died, or that a controller
+    remembers from before it was restarted, stays listed for a while, and what is sent to it is lost: so each
+    is asked anew until it answers.
 
     :param client: an ipyparallel client.
     :param timeout: seconds to wait in all.
@@ -88,9 +92,18 @@ def ask_engines(client: Any, ids: Sequence[int], timeout: float) -> dict[int, in
     import os
 
     deadline = time.monotonic() + timeout
-    asked = {number: client[number].apply_async(os.getpid) for number in ids if number in client.ids}
-    found = {}
-    for number, answer in asked.items():
-        with contextlib.suppress(Exception):
-            found[number] = int(answer.get(timeout=max(0.0, deadline - time.monotonic())))
+    found: dict[int, int] = {}
+    asked: dict[int, tuple[float, Any]] = {}
+    while left := [number for number in ids if number not in found]:
+        for number in left:
+            sent, answer = asked.get(number, (0.0, None))
+            if answer is not None and answer.ready():
+                del asked[number]
+                with contextlib.suppress(Exception):
+                    found[number] = int(answer.get())
+            elif number in client.ids and time.monotonic() - sent > ANSWER_SECONDS:
+                asked[number] = (time.monotonic(), client[number].apply_async(os.getpid))
+        if time.monotonic() > deadline:
+            break
+        time.sleep(POLL_SECONDS)
     return found
