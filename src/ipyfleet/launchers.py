@@ -32,6 +32,8 @@ class FleetControllerLauncher(FleetLauncher):
     """The fleet's controller."""
 
     name = Unicode("controller")
+    # whether it may list engines that were there before it was stopped, and are not any more
+    remembers = False
 
     @property
     def services(self) -> list[str]:
@@ -58,6 +60,7 @@ class FleetControllerLauncher(FleetLauncher):
                 self.parent.n = len(access.engines)
             # engines that are busy are not asked, but clients need a controller that answers
             await self.start_services("start", self.services, verify=True)
+            self.remembers = bool(self.started)
         except IpyfleetError as error:
             self.refuse(error)
             raise
@@ -112,7 +115,8 @@ class FleetEngineSetLauncher(FleetLauncher):
             self.refuse(error)
             raise
         there = {host.name for host in result.hosts if host.outcome in ("ok", "changed")} if result else set()
-        silent = await self.greet(result, [each for each in free[:n] if each.host in there]) if result else []
+        silent = await self.greet(result, [each for each in free[:n] if each.host in there]) if result and controller.remembers else []
+        controller.remembers = False
         for each in silent:
             self.log.warning("%s: engine %s was started, and does not answer", each.slot, each.id)
         self.n = sum(each.host in there for each in free[:n]) - len(silent)
@@ -121,8 +125,8 @@ class FleetEngineSetLauncher(FleetLauncher):
     async def greet(self, result: Result, engines: Sequence[Engine]) -> list[Engine]:
         """Wait until engines that have just been started answer; returns those that do not.
 
-        That they are listed says nothing yet: a controller remembers those that were there before it was stopped.
-        Those that ran before may be busy, and are not asked.
+        That they are listed says nothing yet where the controller was started as well. Those that ran before may
+        be busy, and are not asked.
         """
         renewed = set(services_of(result, ("start", "restart")))
         asked = [each for each in engines if each.slot in renewed]

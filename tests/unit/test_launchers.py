@@ -181,6 +181,9 @@ def test_an_engine_that_was_started_and_does_not_answer_is_named_and_not_counted
     # one that ran before may be busy
     assert cluster.engine_set.n == 3
     assert "n1/1: engine 1 was started, and does not answer" in caplog.text
+    # a controller that runs knows who has left
+    cluster.restart_engines_sync()
+    assert cluster.engine_set.n == 3
 
 
 def test_a_set_of_which_no_host_answers_is_an_error(fake: Fake) -> None:
