@@ -34,8 +34,11 @@ from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.jumps import reas
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.locks import lock_key
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.places import fill
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.secret_store import StoreError, new_secrets, public_of
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.services import units_of
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.trust import known_hosts, sources
 
+# phases that can be about some of the units
+CHOOSING = ("logs", "start", "stop", "restart", "signal")
 MANAGED = "Managed by ipyfleet: the next run undoes changes made here"
 
 
@@ -43,18 +46,23 @@ class ActionModule(HostAction):
     """One run of the module a host, one more when the environment's archive has to go there."""
 
     TRANSFERS_FILES = True
-    _VALID_ARGS = frozenset(("phase", "fleet", "archive", "keep_data", "lines", "since", "dest", "folder", "engine_dest"))
+    _VALID_ARGS = frozenset(("phase", "fleet", "archive", "keep_data", "lines", "since", "signal", "dest", "folder", "engine_dest"))
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
         self.folders: dict[str, str] = {}
+        # units that the phase is about: all if empty, none of this host if None
+        self.only: list[str] | None = []
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Carry out one phase on the task's host."""
-        # a temporary folder there would take a connection, which the phase `client` does without
-        self.TRANSFERS_FILES = self._task.args["phase"] != "client"
+        variables = task_vars or {}
+        phase = self._task.args["phase"]
+        self.only = units_of(self._task.args["fleet"], variables["inventory_hostname"], phase) if phase in CHOOSING else []
+        # a temporary folder there would take a connection, which is not needed
+        self.TRANSFERS_FILES = phase != "client" and self.only is not None
         try:
-            return self.carry_out(super().run(tmp, task_vars), task_vars or {})
+            return self.carry_out(super().run(tmp, task_vars), variables)
         except AnsibleConnectionFailure as error:
             return {"unreachable": True, "msg": unreached(reason(self._connection, error.message))}
 
@@ -69,7 +77,9 @@ class ActionModule(HostAction):
         try:
             if phase == "client":
                 return result | self.client(variables)
-            arguments = self.arguments(variables)
+            if self.only is None:
+                return result | {"changes": [], "msg": "no service of this host is meant"}
+            arguments = self.arguments(variables) | {"only": self.only}
         except AnsibleConnectionFailure:
             raise
         except (AnsibleError, StoreError, InvalidContentError) as error:
@@ -209,7 +219,7 @@ class ActionModule(HostAction):
             "units": [{key: unit[key] for key in ("name", "inputs", "check", "run") if key in unit} for unit in units],
             "probe": probe,
             "held": held_of(fleet, self.places),
-            **{key: self._task.args[key] for key in ("keep_data", "lines", "since") if key in self._task.args},
+            **{key: self._task.args[key] for key in ("keep_data", "lines", "since", "signal") if key in self._task.args},
         }
 
     def expanded(self, parts: Mapping[str, Any], kind: str, scope: str) -> Iterator[dict[str, Any]]:

@@ -25,6 +25,7 @@ from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.explain import un
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.locks import Locks, lock_key, package_sets
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.plain import plain
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.secret_store import FleetState, SecretStore, StoreError
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.services import ServiceError, chosen
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.specs import check, load_specs, owned
 
 SPECS = ("ipp_node", *wanted.ROLES, "postgresql", "fleet_ca")
@@ -34,7 +35,7 @@ class ActionModule(ActionBase):
     """Reads all hosts' variables at once, where a role could only read its own host's."""
 
     _requires_connection = False
-    _VALID_ARGS = frozenset(("stage", "fleet"))
+    _VALID_ARGS = frozenset(("stage", "fleet", "services"))
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Carry out a stage, the method of its name; each says what it does."""
@@ -79,6 +80,10 @@ class ActionModule(ActionBase):
         locks = Locks(folder, builder())
         fleet["locks"] = {key: locks.known_digest(key) for key in package_sets(fleet)}
         fleet["asked"] = list(self.vars.get("ansible_play_hosts_all", hosts))
+        try:
+            fleet["services"] = chosen(fleet, self._task.args.get("services", []))
+        except ServiceError as error:
+            raise Refused(error.problems) from error
         return {"fleet": fleet}
 
     def needed_problems(self, variables: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -9,7 +9,7 @@ import os
 import socket
 import time
 import xmlrpc.client
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_boot import Boot
 from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_notes import digest_of, read_note, started_with
@@ -172,44 +172,87 @@ class Supervisord:
                 raise SupervisorError("supervisord (pid %d) did not end within %d s" % (pid, STOP_SECONDS))
             time.sleep(0.05)
 
-    def start_all(self) -> List[Dict[str, Any]]:
+    def sorted_out(self, only: Sequence[str]) -> Tuple[List[str], List[str]]:
+        """Of the wanted programs, those that run and those that do not.
+
+        :param only: names of programs that are meant; all when empty.
+        """
+        state = self.programs()
+        meant = list(only) or self.names()
+        running = [name for name in meant if state.get(name, {}).get("statename") in RUNNING]
+        return running, [name for name in meant if name not in running]
+
+    def start_all(self, only: Sequence[str] = ()) -> List[Dict[str, Any]]:
         """Start the wanted programs that do not run, and supervisord before them; see `Systemd.start_all`."""
         if self.wanted and not self.running():
             if not self.module.check_mode:
                 self.start_daemon(digest_of(self.inputs, {}))
-            return [{"path": name, "what": "start"} for name in ["supervisord", *self.names()]]
-        state = self.programs()
-        stopped = [name for name in self.names() if state.get(name, {}).get("statename") not in RUNNING]
+                self.end([name for name in self.names() if only and name not in only], begun=True)
+            return [{"path": name, "what": "start"} for name in ["supervisord", *(only or self.names())]]
+        stopped = self.sorted_out(only)[1]
         for name in stopped:
             self.start(name)
         return [{"path": name, "what": "start"} for name in stopped]
 
-    def halt(self) -> List[Dict[str, Any]]:
-        """Stop everything until the next start or boot; see `Systemd.halt`."""
-        if not self.running():
-            return []
-        self.shutdown()
-        return [{"path": "supervisord", "what": "stop"}]
+    def halt(self, only: Sequence[str] = ()) -> List[Dict[str, Any]]:
+        """Stop everything until the next start or boot, or the programs that are meant; see `Systemd.halt`."""
+        if not only:
+            if not self.running():
+                return []
+            self.shutdown()
+            return [{"path": "supervisord", "what": "stop"}]
+        running = self.sorted_out(only)[0]
+        if not self.module.check_mode:
+            # while there is a controller, engines end at once
+            for names in ([name for name in running if name != "controller"], ["controller"]):
+                self.end([name for name in names if name in running])
+        return [{"path": name, "what": "stop"} for name in running]
 
-    def restart_all(self) -> List[Dict[str, Any]]:
+    def end(self, names: Sequence[str], begun: bool = False) -> None:
+        """Stop programs at the same time, and wait until all have ended.
+
+        :param begun: whether supervisord has just begun, and starts all programs by itself first.
+        :raises SupervisorError: when one has not ended in time.
+        """
+        left = list(names)
+        stopped = [] if begun else ["STOPPED"]
+        deadline = time.monotonic() + STOP_SECONDS
+        while left:
+            for name, values in self.programs().items():
+                if name in left and values["statename"] in RUNNING:
+                    self.server.stopProcess(name, False)
+                    stopped = ["STOPPED"]
+                elif name in left and values["statename"] in ("EXITED", "FATAL", *stopped):
+                    left.remove(name)
+            if time.monotonic() > deadline:
+                raise SupervisorError("%s did not end within %d s" % (", ".join(left), STOP_SECONDS))
+            time.sleep(0.05 if left else 0)
+
+    def restart_all(self, only: Sequence[str] = ()) -> List[Dict[str, Any]]:
         """Restart the wanted programs, start those that do not run; see `Systemd.restart_all`."""
-        changes = []
-        for name, values in self.programs().items():
-            if name in self.names() and values["statename"] in RUNNING:
-                changes.append({"path": name, "what": "restart"})
-                if not self.module.check_mode:
-                    self.stop(name, values)
-                    self.start(name)
-        return changes + self.start_all()
+        running = self.sorted_out(only)[0]
+        if not self.module.check_mode:
+            for name in running:
+                self.server.stopProcess(name, True)
+                self.start(name)
+        return [{"path": name, "what": "restart"} for name in running] + self.start_all(only)
+
+    def signal(self, name: str, only: Sequence[str]) -> List[Dict[str, Any]]:
+        """Send a signal to those of the programs that run; what watches them passes it on."""
+        running = self.sorted_out(only)[0]
+        if not self.module.check_mode:
+            for each in running:
+                self.server.signalProcess(each, name)
+        return [{"path": each, "what": "signal " + name} for each in running]
 
     def names(self) -> List[str]:
         """Names of the wanted programs."""
         return [each["name"] for each in self.wanted]
 
-    def logs(self, lines: int, since: str) -> Dict[str, List[str]]:
+    def logs(self, lines: int, since: str, only: Sequence[str]) -> Dict[str, List[str]]:
         """The last lines of each wanted program's log; they bear no time, so that `since` is no help here."""
         del since
-        return {name: last_lines(os.path.join(self.run, name + ".log"), lines) for name in self.names()}
+        return {name: last_lines(os.path.join(self.run, name + ".log"), lines) for name in only or self.names()}
 
     def stop_all(self) -> List[Dict[str, Any]]:
         """Stop everything of the fleet, for good; returns what was done."""

@@ -22,8 +22,10 @@ options:
       - V(look) says what is there and what V(converge) would change, and changes nothing.
       - V(status) says how the units do, V(logs) what they said. V(remove) takes the fleet away from the host.
       - V(start), V(stop) and V(restart) are for the units alone; what is stopped comes back at the next boot.
+      - V(signal) sends a signal to units that run. These four and V(logs) are for the units that O(fleet) has chosen; a signal
+        goes to engines where it has chosen none.
       - V(client) is of the action plugin alone, and writes what a client on the control node needs there.
-    choices: [look, converge, status, logs, start, stop, restart, remove, client]
+    choices: [look, converge, status, logs, start, stop, restart, signal, remove, client]
     required: true
     type: str
   fleet:
@@ -49,6 +51,10 @@ options:
     description: From when on V(logs) gives them, in the words of C(journalctl); any time when empty.
     type: str
     default: ""
+  signal:
+    description: What V(signal) sends, by its name without C(SIG).
+    choices: [HUP, INT, QUIT, KILL, USR1, USR2, TERM]
+    type: str
   dest:
     description: Where V(client) writes the client's connection file on the control node, for nobody else to read.
     type: path
@@ -127,7 +133,7 @@ from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_supervisord
 from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_systemd import SupervisorError, Systemd
 
 READING = ["look", "status", "logs"]
-PHASES = [*READING, "converge", "start", "stop", "restart", "remove"]
+PHASES = [*READING, "converge", "start", "stop", "restart", "signal", "remove"]
 
 
 class Host:
@@ -172,8 +178,10 @@ class Host:
             result["kept"] = removal.kept
         elif phase in ("start", "stop", "restart"):
             self.act(phase)
+        elif phase == "signal":
+            self.changes += self.supervisor.signal(self.params["signal"], self.params["only"])
         elif phase == "logs":
-            result["logs"] = self.supervisor.logs(self.params["lines"], self.params["since"])
+            result["logs"] = self.supervisor.logs(self.params["lines"], self.params["since"], self.params["only"])
         if phase == "look":
             result["facts"] = self.look()
         if phase in ("look", "status"):
@@ -359,7 +367,7 @@ class Host:
         if phase == "restart":
             self.changes += self.held.end("restart")
         verbs = {"start": self.supervisor.start_all, "stop": self.supervisor.halt, "restart": self.supervisor.restart_all}
-        self.changes += verbs[phase]()
+        self.changes += verbs[phase](self.params["only"])
 
 
 def main() -> None:
@@ -386,6 +394,8 @@ def main() -> None:
             "keep_data": {"type": "bool", "default": True},
             "lines": {"type": "int", "default": 20},
             "since": {"type": "str", "default": ""},
+            "signal": {"type": "str"},
+            "only": {"type": "list", "elements": "str", "default": []},  # units that the phase is about; all when empty
         },
         supports_check_mode=True,
     )
@@ -395,7 +405,8 @@ def main() -> None:
     result: Dict[str, Any] = {}
     host = Host(module)
     try:
-        reads = module.check_mode or phase in READING
+        # a signal waits for no other run: it may be meant to end what that one waits for
+        reads = module.check_mode or phase in (*READING, "signal")
         with contextlib.nullcontext() if reads else held(host.lock_file):
             host.carry_out(phase, result)
     except (tree.TreeError, env.EnvironmentFailure, SupervisorError, BusyError) as error:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.locks import lock_key
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.services import is_chosen
 
 
 def table(rows: Sequence[Sequence[object]], numbers: Sequence[int] = ()) -> list[str]:
@@ -28,12 +29,13 @@ def table(rows: Sequence[Sequence[object]], numbers: Sequence[int] = ()) -> list
 
 
 def slots_of(fleet: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The slots that a run is about: those of the hosts within its limit."""
+    """The slots that a run is about: those of the hosts within its limit, and of the services that it names."""
     return [
         {"host": host, **slot, "lock": fleet["locks"][lock_key(each)]}
         for host, each in fleet["hosts"].items()
         if host in fleet["asked"]
         for slot in each["slots"]
+        if is_chosen(fleet, host, f"engine@{slot['number']}")
     ]
 
 
@@ -84,7 +86,8 @@ def hosts_of(fleet: Mapping[str, Any], hostvars: Mapping[str, Any]) -> list[dict
     for host, each in fleet["hosts"].items():
         slots = "auto" if each["auto"] else len(each["slots"])
         reach = reach_of(hostvars[host])
-        found.append({"name": host, "roles": each["roles"], "slots": slots, "packages": each["packages"], "reach": reach})
+        ids = [slot["id"] for slot in each["slots"]]
+        found.append({"name": host, "roles": each["roles"], "slots": slots, "ids": ids, "packages": each["packages"], "reach": reach})
     return found
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from ipyfleet.errors import InputError, InstallationError
 
 COLLECTION = Path("ansible_collections", "ipyfleet", "cluster")
-INVENTORY_PLUGINS = "ipyfleet.cluster.fleet,ipyfleet.cluster.ipcluster_config"
+INVENTORY_PLUGINS = "ipyfleet.cluster.fleet,ipyfleet.cluster.ipcluster_config,ipyfleet.cluster.engines"
 OVERRIDE = "IPYFLEET_TREE"
 PACKAGE = Path(__file__).resolve().parent
 

@@ -140,7 +140,7 @@ def watch(args: argparse.Namespace) -> int:
         with contextlib.suppress(ProcessLookupError):
             child.send_signal(number)
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, forward)
     code = child.wait()
     sweep(mark, GRACE_SECONDS)

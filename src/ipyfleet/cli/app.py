@@ -47,6 +47,7 @@ app.command("validate")(verbs.simple("validate", "Check the fleet file and every
 app.command("start")(verbs.simple("start", "Start the services that do not run.", True))
 app.command("stop")(verbs.simple("stop", "Stop the services until they are started again; in scope system, or their host boots.", True))
 app.command("restart")(verbs.simple("restart", "Restart the services; engines lose their memory.", True))
+app.command()(verbs.signal)
 app.command()(connect.connect)
 app.command()(verbs.logs)
 app.command()(verbs.teardown)
