@@ -9,10 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from ipyfleet.cli.init import check_path, name_in, say_next, split_slots, write
-from ipyfleet.cli.state import SUFFIXES, state_of
+from ipyfleet.cli.state import state_of
 from ipyfleet.configuration import Configuration, read_configuration
 from ipyfleet.description import fleet_text
 from ipyfleet.results import SCHEMA
+from ipyfleet.sources import SUFFIXES
 
 
 def import_config(
