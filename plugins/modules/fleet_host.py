@@ -184,6 +184,9 @@ class Host:
             result["logs"] = self.supervisor.logs(self.params["lines"], self.params["since"], self.params["only"])
         if phase == "look":
             result["facts"] = self.look()
+            programs = self.params["probe"].get("programs", ())
+            # those that the distribution's packages bring
+            self.changes += [{"path": each, "what": "install"} for each in programs if not os.path.exists(each)]
         if phase in ("look", "status"):
             result["units"] = self.supervisor.status(words=phase == "status")
         if phase == "status" and self.boot:

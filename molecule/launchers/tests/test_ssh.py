@@ -40,8 +40,8 @@ def pids() -> dict[str, int]:
 
 
 def whole() -> None:
-    """Wait until all engines are there."""
-    eventually(lambda: ids() == IDS, 60)
+    """Wait until all engines answer; those of before a restart of the controller may be listed for a while."""
+    eventually(lambda: [int(number) for number in pids()] == IDS, 60)
 
 
 @pytest.fixture(autouse=True)
