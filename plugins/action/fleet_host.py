@@ -278,12 +278,15 @@ class InvalidContentError(Exception):
 
 
 def held_of(fleet: Mapping[str, Any], where: Mapping[str, str]) -> dict[str, Any]:
-    """What holds engines that are no services; empty where they are."""
-    if fleet["launcher"] != "ssh":
+    """Engines that are no services, and what holds them; empty where they are."""
+    if fleet["launcher"] == "service":
         return {}
+    engine = f"{where['lib']}/ipengine.py"
+    if fleet["launcher"] == "mpi":
+        return {"engine": engine}
     inputs = [f"{where['etc']}/engine-", f"{where['etc']}/ipengine_config.py", f"{where['lib']}/", f"{where['env']}"]
     inputs.append(f"{where['security']}/ipcontroller-engine.json")
-    return {"program": f"{where['lib']}/ipyfleet_engines.py", "mark": f"--etc={where['etc']}", "inputs": inputs}
+    return {"program": f"{where['lib']}/ipyfleet_engines.py", "mark": f"--etc={where['etc']}", "inputs": inputs, "engine": engine}
 
 
 def unit_of(unit: dict[str, Any], scope: str) -> dict[str, Any]:

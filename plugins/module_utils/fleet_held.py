@@ -18,8 +18,9 @@ class Held:
     """The programs of one fleet on this host that hold engines.
 
     :param module: for check mode.
-    :param description: `program`, and the option `mark` by which one is told from those of other fleets; `inputs`, how
-        the paths begin of what engines are started with. Empty where engines are services.
+    :param description: `engine`, the program of an engine; where a program holds them, `program`, and the option `mark` by
+        which one is told from those of other fleets; `inputs`, how the paths begin of what engines are started with.
+        Empty where engines are services.
     """
 
     def __init__(self, module: Any, description: Dict[str, Any]) -> None:
@@ -28,14 +29,7 @@ class Held:
 
     def running(self) -> List[int]:
         """Ids of their processes."""
-        found = []
-        for path in glob.glob("/proc/[0-9]*/cmdline") if self.description else []:
-            with contextlib.suppress(OSError):
-                with open(path, "rb") as stream:
-                    words = stream.read().decode("utf-8", "replace").split("\0")
-                if words[1:2] == [self.description["program"]] and self.description["mark"] in words:
-                    found.append(int(path.split("/")[2]))
-        return found
+        return processes(self.description.get("program", ""), self.description.get("mark", ""))
 
     def reads(self, changes: List[Dict[str, Any]]) -> bool:
         """Whether something was changed that engines are started with."""
@@ -58,3 +52,23 @@ class Held:
             while set(self.running()) & set(running) and time.monotonic() < deadline:
                 time.sleep(0.05)
         return [{"path": "engines", "what": what}]
+
+    def signal(self, name: str) -> List[Dict[str, Any]]:
+        """Send a signal to all engines."""
+        running = processes(self.description["engine"])
+        for pid in [] if self.module.check_mode else running:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, getattr(signal, "SIG" + name))
+        return [{"path": "engines", "what": "signal " + name}] if running else []
+
+
+def processes(program: str, mark: str = "") -> List[int]:
+    """Ids of processes in which Python runs a program, of those with an option if it is given."""
+    found = []
+    for path in glob.glob("/proc/[0-9]*/cmdline") if program else []:
+        with contextlib.suppress(OSError):
+            with open(path, "rb") as stream:
+                words = stream.read().decode("utf-8", "replace").split("\0")
+            if words[1:2] == [program] and (not mark or mark in words):
+                found.append(int(path.split("/")[2]))
+    return found

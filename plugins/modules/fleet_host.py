@@ -179,7 +179,8 @@ class Host:
         elif phase in ("start", "stop", "restart"):
             self.act(phase)
         elif phase == "signal":
-            self.changes += self.supervisor.signal(self.params["signal"], self.params["only"])
+            name = self.params["signal"]
+            self.changes += self.held.signal(name) if self.params["held"] else self.supervisor.signal(name, self.params["only"])
         elif phase == "logs":
             result["logs"] = self.supervisor.logs(self.params["lines"], self.params["since"], self.params["only"])
         if phase == "look":
@@ -390,7 +391,7 @@ def main() -> None:
             "prune": {"type": "list", "elements": "str", "default": []},  # patterns; what matches and is no entry goes
             # name; inputs: the files it is started with; run: where it notes that; check
             "units": {"type": "list", "elements": "dict", "default": []},
-            "held": {"type": "dict", "default": {}},  # program, mark and inputs, where engines are no services
+            "held": {"type": "dict", "default": {}},  # engine, program, mark and inputs, where engines are no services
             "archive": {"type": "dict"},  # on the host: path, sha256, lock, kind, compiled
             "probe": {"type": "dict", "default": {}},  # what to find out: see `look`
             "at_boot": {"type": "bool", "default": False},  # of scope user: whether it is to start at boot

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.locks import lock_key
-from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.services import is_chosen
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.services import STARTERS, is_chosen
 
 
 def table(rows: Sequence[Sequence[object]], numbers: Sequence[int] = ()) -> list[str]:
@@ -112,10 +112,6 @@ def logs_text(logs: Mapping[str, Mapping[str, Sequence[str]]]) -> str:
     return "\n".join(f"{host} {unit}: {line}" for host, units in logs.items() for unit, lines in units.items() for line in lines)
 
 
-# what starts engines that are no services, and its unit on the controller's host
-STARTERS = {"ssh": ("ipcluster", "controller"), "mpi": ("mpiexec", "mpi")}
-
-
 def slots_report(result: Mapping[str, Any], fleet: Mapping[str, Any], units: Mapping[str, Any]) -> dict[str, Any]:
     """How the slots of a fleet do, each with the reason when it is short.
 
@@ -128,7 +124,7 @@ def slots_report(result: Mapping[str, Any], fleet: Mapping[str, Any], units: Map
         where, name = (fleet["controller"], STARTERS[fleet["launcher"]][1]) if by_one else (slot["host"], f"engine@{slot['number']}")
         unit = units.get(where, {}).get(name)
         good = slot["state"] in ("ok", "listed")
-        slots.append({**slot, "unit": unit, "reason": "" if good else reason(slot, unit, fleet)})
+        slots.append({**slot, "unit": unit, "reason": "" if good else reason(slot, unit, fleet, units.get(slot["host"], {}).get("tunnel"))})
     controller = units.get(fleet["controller"], {}).get("controller")
     return {
         "slots": slots,
@@ -146,8 +142,10 @@ def is_good(known: Mapping[str, Any]) -> bool:
     return not (known["short"] or database.get("problems") or lab.get("state") == "failed")
 
 
-def reason(slot: Mapping[str, Any], unit: Mapping[str, Any] | None, fleet: Mapping[str, Any]) -> str:
-    """Why a slot is short, as far as its state and its unit tell."""
+def reason(
+    slot: Mapping[str, Any], unit: Mapping[str, Any] | None, fleet: Mapping[str, Any], tunnel: Mapping[str, Any] | None = None
+) -> str:
+    """Why a slot is short, as far as its state, its unit, and the tunnel that its host may have, tell."""
     location = fleet["location"]
     if slot["state"] == "drifted":
         return f"has environment {slot['lock'] or 'without a lock'} instead of {slot['wanted_lock']}"
@@ -157,6 +155,9 @@ def reason(slot: Mapping[str, Any], unit: Mapping[str, Any] | None, fleet: Mappi
         return f"its service is {unit['state']}" + (f"; it last said: {unit['last']}" if unit["last"] else "")
     if slot["state"] == "missing" and (starter := STARTERS.get(fleet["launcher"])):
         return f"{starter[0]} on {fleet['controller']} has not started it, or it did not reach the controller; see the fleet's logs"
+    if slot["state"] == "missing" and tunnel:
+        said = f"; it last said: {tunnel['last']}" if tunnel["last"] else ""
+        return f"its service runs, but the engine is not registered with the controller; its tunnel there is {tunnel['state']}{said}"
     if slot["state"] == "missing":
         how = f"from its host, {location} has to lead to the controller, and the fleet's ports to be open"
         return f"its service runs, but the engine is not registered with the controller; {how}"

@@ -8,6 +8,9 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
+# what starts engines that are no services, and its unit on the controller's host
+STARTERS = {"ssh": ("ipcluster", "controller"), "mpi": ("mpiexec", "mpi")}
+
 
 class ServiceError(Exception):
     """A word names no service of the fleet.
@@ -31,6 +34,14 @@ def known_services(fleet: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     found = {"controller": (str(fleet["controller"]), "controller")}
     if fleet["jupyterlab"]:
         found["jupyterlab"] = (str(fleet["jupyterlab"]["host"]), "jupyterlab")
+    if fleet["launcher"] == "mpi":
+        found["mpi"] = (str(fleet["controller"]), "mpi")
+    return found if fleet["launcher"] != "service" else found | _slots(fleet)
+
+
+def _slots(fleet: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Host and unit of each slot, by its name and its engine's id."""
+    found: dict[str, tuple[str, str]] = {}
     for host, each in fleet["hosts"].items():
         for slot in each["slots"]:
             unit = (host, f"engine@{slot['number']}")
@@ -50,7 +61,10 @@ def chosen(fleet: Mapping[str, Any], given: object) -> dict[str, list[str]]:
     wrong = []
     for word in words_of(given):
         host, unit = known.get(word, ("", ""))
-        if not unit:
+        if not unit and word in _slots(fleet):
+            why = "engines are no services here, {} ({}) starts them".format(*STARTERS[fleet["launcher"]])
+            wrong.append(f"services: expected {' or '.join(known)}, got {word}; {why}")
+        elif not unit:
             near = difflib.get_close_matches(word, known, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             wrong.append(f"services: expected controller, jupyterlab, a slot such as HOST/0, or an engine's id, got {word}{hint}")

@@ -175,3 +175,13 @@ def test_status() -> None:
 
 def test_a_verification_names_guests_too() -> None:
     assert verify_text(known(verified() | {"guests": GUESTS}, {})).splitlines()[-2:] == GUEST_LINES
+
+
+def test_a_slot_whose_tunnel_does_not_hold_is_told_so() -> None:
+    unit = {"running": True, "state": "active (running)", "last": ""}
+    tunnel = {"running": False, "state": "activating (auto-restart)", "last": "Host key verification failed."}
+    told = slots_report(verified(n2_0="missing"), FLEET, {"n2": {"engine@0": unit, "tunnel": tunnel}})["slots"][2]["reason"]
+    assert told == (
+        "its service runs, but the engine is not registered with the controller; "
+        "its tunnel there is activating (auto-restart); it last said: Host key verification failed."
+    )

@@ -17,6 +17,7 @@ def host(*ids: int) -> dict[str, Any]:
 
 FLEET: dict[str, Any] = {
     "controller": "head",
+    "launcher": "service",
     "jupyterlab": {"host": "head"},
     "hosts": {"head": host(), "n1": host(0, 1), "n2": host(4)},
     "asked": ["head", "n1", "n2"],
@@ -42,6 +43,19 @@ def test_what_is_no_service_is_told_all_at_once() -> None:
         "services: expected a service on a host within --limit, got 4",
         "services: expected controller, jupyterlab, a slot such as HOST/0, or an engine's id, got jupyterlap; did you mean jupyterlab?",
     ]
+
+
+@pytest.mark.parametrize(
+    ("launcher", "expected"),
+    [
+        ("ssh", "services: expected controller or jupyterlab, got n1/1; engines are no services here, ipcluster (controller) starts them"),
+        ("mpi", "services: expected controller or jupyterlab or mpi, got n1/1; engines are no services here, mpiexec (mpi) starts them"),
+    ],
+)
+def test_engines_that_are_no_services_are_not_taken_for_some(launcher: str, expected: str) -> None:
+    with pytest.raises(ServiceError) as caught:
+        chosen(FLEET | {"launcher": launcher}, "n1/1, controller")
+    assert caught.value.problems == [expected]
 
 
 def test_a_fleet_without_jupyterlab_has_no_such_service() -> None:
