@@ -211,7 +211,7 @@ class ActionModule(HostAction):
             "accounts": list(self.expanded(parts, "accounts", scope)) if scope == "system" else [],
             "paths": {key: self.places[key] for key in ("root", "etc", "state", "run", "lab", "lab_run", "tunnel", "door")},
             "python": variables["ipp_node_python"],
-            "at_boot": scope == "user" and bool(self.evaluate("ipp_node_at_boot")),
+            "at_boot": scope == "user" and bool(self.evaluate("__ipp_node_at_boot")),
             "lock": fleet["locks"][lock_key(host)],
             "entries": [{key: entry[key] for key in kept if entry.get(key) not in (None, "")} for entry in entries],
             "secrets": secrets,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from fleet import INVENTORY, ROOT, eventually, play, python_alone, recap, shell
+from fleet import EPHEMERAL, INVENTORY, ROOT, eventually, play, python_alone, recap, shell
 
-FLEET = ROOT / "molecule" / "launchers" / "mpi.fleet.yml"
+# its keys are beside it
+FLEET = EPHEMERAL / "mpi.fleet.yml"
 HOSTS = ("head", "node1", "node2")
 IDS = [0, 1, 2, 3, 4]
 UNIT = "ipyfleet-mpi-mpi"
@@ -51,6 +53,7 @@ def whole() -> bool:
 @pytest.fixture(scope="module", autouse=True)
 def fleet() -> Iterator[None]:
     """The fleet, on hosts without MPI."""
+    shutil.copy(ROOT / "molecule" / "launchers" / "inventory" / FLEET.name, FLEET)
     for name in HOSTS:
         assert shell(name, "command -v mpiexec", check=False) == ""
     said = deployed()
