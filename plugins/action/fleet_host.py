@@ -278,15 +278,11 @@ class InvalidContentError(Exception):
 
 
 def held_of(fleet: Mapping[str, Any], where: Mapping[str, str]) -> dict[str, Any]:
-    """Engines that are no services, and what holds them; empty where they are."""
-    if fleet["launcher"] == "service":
-        return {}
-    engine = f"{where['lib']}/ipengine.py"
-    if fleet["launcher"] == "mpi":
-        return {"engine": engine}
+    """How engines are told that are no services, and what holds them, on hosts that have some, or had."""
     inputs = [f"{where['etc']}/engine-", f"{where['etc']}/ipengine_config.py", f"{where['lib']}/", f"{where['env']}"]
     inputs.append(f"{where['security']}/ipcontroller-engine.json")
-    return {"program": f"{where['lib']}/ipyfleet_engines.py", "mark": f"--etc={where['etc']}", "inputs": inputs, "engine": engine}
+    programs = {"engine": f"{where['lib']}/ipengine.py", "program": f"{where['lib']}/ipyfleet_engines.py"}
+    return {"by": fleet["launcher"], **programs, "mark": f"--etc={where['etc']}", "inputs": inputs if fleet["launcher"] == "ssh" else []}
 
 
 def unit_of(unit: dict[str, Any], scope: str) -> dict[str, Any]:

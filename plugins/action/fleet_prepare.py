@@ -140,6 +140,9 @@ class ActionModule(ActionBase):
             self.set_clients(fleet, known)
             fleet["remembered"] = asdict(state)
             met = self.meet(fleet, facts)
+            if fleet["trust"] and (unknown := trust.unknown_sources(fleet["trust"])):
+                why = "as this run does not look at it" if unknown[0] not in facts else "on the host"
+                raise Refused([f"{unknown[0]}: expected addresses that its logins come from, found none {why}; set ipp_node_ssh_from"])
             python = next((str(seen["python"]) for seen in facts.values()), None)
             if python:
                 fleet["locks"] = Locks(fleet["secrets_dir"], builder()).digests(fleet, python)

@@ -36,6 +36,11 @@ def problems(accounts: List[Dict[str, Any]]) -> Iterator[str]:
         if there.uid == 0:
             yield "%s: expected an account without root's rights, got %s" % (variable, name)
             continue
+        if there.uid is not None and account.get("commands") and pwd.getpwnam(name).pw_dir != account["home"]:
+            yield "%s: expected an account with the home folder %s, for logins, got %s, which has %s; name another one" % (
+                variable, account["home"], name, pwd.getpwnam(name).pw_dir,
+            )  # fmt: skip
+            continue
         if there.uid is not None and account.get("keys"):
             yield from _closed_problems(variable, name, account["home"])
         yield from _moved_problems(variable, there, [account["home"], account.get("data", "")])

@@ -172,7 +172,7 @@ class Host:
         if phase in ("look", "converge") and not powerless:
             self.converge()
         elif phase == "remove":
-            self.changes += self.held.end("stop")
+            self.changes += self.held.retire(everything=True)
             removal = Removal(self.module, self.supervisor, self.changes)
             removal.carry_out()
             result["kept"] = removal.kept
@@ -180,10 +180,15 @@ class Host:
             self.act(phase)
         elif phase == "signal":
             name = self.params["signal"]
-            self.changes += self.held.signal(name) if self.params["held"] else self.supervisor.signal(name, self.params["only"])
+            # engines that are no services are not known one by one
+            by_itself = self.params["held"]["by"] != "service" and all(each.startswith("engine@") for each in self.params["only"])
+            self.changes += self.held.signal(name) if by_itself else self.supervisor.signal(name, self.params["only"])
         elif phase == "logs":
             result["logs"] = self.supervisor.logs(self.params["lines"], self.params["since"], self.params["only"])
         if phase == "look":
+            for program, package in sorted(self.params["probe"].get("needs", {}).items()):
+                if not os.path.exists(program):
+                    raise tree.TreeError("expected the program %s, got none; install %s" % (program, package))
             result["facts"] = self.look()
             programs = self.params["probe"].get("programs", ())
             # those that the distribution's packages bring
@@ -213,10 +218,11 @@ class Host:
         self.entries(sorted({each["owner"] for each in self.params["entries"]} - {"root"}))
         self.prune()
         self.retire_accounts()
+        self.changes += self.held.retire()
         contents = {**self.contents(), **stamp} if self.module.check_mode else {}
         self.changes += self.supervisor.converge(files_changed, contents)
         if self.held.reads(self.changes):
-            self.changes += self.held.end("restart")
+            self.changes += self.held.restart()
         if not self.module.check_mode:
             env.remove_others(self.paths["root"])
 
@@ -369,7 +375,7 @@ class Host:
                 return
             raise tree.TreeError("expected fleet %s on this host, got no %s; deploy it first" % (self.params["fleet"], marker))
         if phase == "restart":
-            self.changes += self.held.end("restart")
+            self.changes += self.held.restart()
         verbs = {"start": self.supervisor.start_all, "stop": self.supervisor.halt, "restart": self.supervisor.restart_all}
         self.changes += verbs[phase](self.params["only"])
 
@@ -391,7 +397,7 @@ def main() -> None:
             "prune": {"type": "list", "elements": "str", "default": []},  # patterns; what matches and is no entry goes
             # name; inputs: the files it is started with; run: where it notes that; check
             "units": {"type": "list", "elements": "dict", "default": []},
-            "held": {"type": "dict", "default": {}},  # engine, program, mark and inputs, where engines are no services
+            "held": {"type": "dict", "required": True},  # by what engines are started; engine, program and mark; inputs
             "archive": {"type": "dict"},  # on the host: path, sha256, lock, kind, compiled
             "probe": {"type": "dict", "default": {}},  # what to find out: see `look`
             "at_boot": {"type": "bool", "default": False},  # of scope user: whether it is to start at boot

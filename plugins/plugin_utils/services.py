@@ -80,6 +80,8 @@ def chosen(fleet: Mapping[str, Any], given: object) -> dict[str, list[str]]:
 def is_chosen(fleet: Mapping[str, Any], host: str, unit: str) -> bool:
     """Whether a run is about a unit."""
     services = fleet.get("services")
+    if services and fleet["launcher"] != "service" and unit.startswith("engine@"):
+        host, unit = fleet["controller"], STARTERS[fleet["launcher"]][1]
     return not services or unit in services.get(host, [])
 
 

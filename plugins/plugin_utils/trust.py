@@ -5,10 +5,13 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 Variables = Mapping[str, Any]
+# a line of ssh_host_*_key.pub without its comment
+KEY = re.compile(r"(ssh|ecdsa|sk)-[A-Za-z0-9@.-]+ [A-Za-z0-9+/=]+")
 
 
 def launcher_of(groups: Mapping[str, Sequence[str]], variables: Mapping[str, Variables]) -> str:
@@ -50,12 +53,41 @@ def problems(groups: Mapping[str, Sequence[str]], variables: Mapping[str, Variab
     if variables[controller].get("fleet_scope") == "user":
         for way in (way for way, chosen in ways.items() if chosen):
             yield f"{way} is for scope system, got scope user, in which no account is the fleet's to log in to"
+    if by_ssh or by_mpi:
+        yield from _started_problems(groups, variables)
+    for host in tunnelled(groups, variables):
+        yield from _same(host, controller, variables, "ipp_controller_tunnel_user")
     for host in everybody:
         given = str(variables[host].get("ipp_node_ssh_from") or "")
         if strange := [each for each in given.split(",") if given and not is_network(each)]:
             yield f"{host}: ipp_node_ssh_from: expected addresses or networks, separated by commas, got {strange[0].strip()!r}"
     if (by_ssh or by_mpi) and (far := tunnelled(groups, variables)):
         yield f"{far[0]}: ipp_engine_tunnel: expected none with engines that {'MPI' if by_mpi else 'ipcluster'} starts, got ssh"
+
+
+def _started_problems(groups: Mapping[str, Sequence[str]], variables: Mapping[str, Variables]) -> Iterator[str]:
+    """What speaks against engines that the controller's host starts by logging in."""
+    (controller,) = groups["ipp_controller"]
+    seen: dict[str, str] = {}
+    for host in groups["ipp_engine"]:
+        yield from _same(host, controller, variables, "ipp_node_user")
+        gpus = variables[host].get("ipp_engine_gpus") or variables[host].get("ipp_engine_gpu_names")
+        variable = str(variables[host].get("ipp_engine_gpu_variable") or "CUDA_VISIBLE_DEVICES")
+        if gpus and variable != "CUDA_VISIBLE_DEVICES":
+            yield f"{host}: ipp_engine_gpu_variable: expected CUDA_VISIBLE_DEVICES for engines that are no services, got {variable}"
+        if host == controller:
+            continue
+        address = str(_address(host, variables[host], controller)["address"])
+        if address in seen:
+            yield f"{host}: ipp_engine_location: expected an address of its own, got {address}, which {seen[address]} has as well"
+        seen.setdefault(address, host)
+
+
+def _same(host: str, controller: str, variables: Mapping[str, Variables], name: str) -> Iterator[str]:
+    """A variable that has to be the same on both sides of a login."""
+    mine, there = variables[host].get(name), variables[controller].get(name)
+    if mine != there:
+        yield f"{host}: {name}: expected {there or 'the default'}, as on {controller}, got {mine or 'the default'}"
 
 
 def packages(groups: Mapping[str, Sequence[str]], variables: Mapping[str, Variables]) -> list[str]:
@@ -92,10 +124,23 @@ def _address(host: str, variables: Variables, controller: str) -> dict[str, Any]
 
 
 def learned(facts: Mapping[str, Variables]) -> dict[str, dict[str, Any]]:
-    """What hosts said that others have to know of them: their keys, and where their logins come from."""
+    """What hosts said that others have to know of them: their keys, and where their logins come from.
+
+    What is neither is left out: it would be written on other hosts.
+    """
     return {
-        host: {"keys": sorted(seen["ssh"]["keys"]), "from": sorted(seen["ssh"]["from"])} for host, seen in facts.items() if "ssh" in seen
+        host: {
+            "keys": sorted(each for each in seen["ssh"]["keys"] if KEY.fullmatch(each)),
+            "from": sorted(each for each in seen["ssh"]["from"] if is_network(each)),
+        }
+        for host, seen in facts.items()
+        if "ssh" in seen
     }
+
+
+def unknown_sources(trust: Mapping[str, Any]) -> list[str]:
+    """Hosts that log in to others, of which it is not known where their logins come from."""
+    return [host for host in trust["logins"] if not (trust["sources"][host] or trust["known"].get(host, {}).get("from"))]
 
 
 def kept(fleet: Mapping[str, Any]) -> dict[str, dict[str, list[str]]]:
@@ -110,7 +155,7 @@ def known_hosts(trust: Mapping[str, Any], host: str) -> list[str]:
     for target in trust["logins"].get(host, ()):
         address, port = trust["targets"][target]["address"], trust["targets"][target]["port"]
         name = address if port == 22 else f"[{address}]:{port}"
-        lines += [f"{name} {key}" for key in trust["known"].get(target, {}).get("keys", ())]
+        lines += [f"{name} {key}" for key in trust["known"].get(target, {}).get("keys", ()) if KEY.fullmatch(key)]
     return lines
 
 
@@ -120,7 +165,7 @@ def sources(trust: Mapping[str, Any], target: str) -> str:
     for host, targets in trust["logins"].items():
         if target in targets:
             given = trust["sources"][host].split(",") if trust["sources"][host] else trust["known"].get(host, {}).get("from", ())
-            found.update(each.strip() for each in given)
+            found.update(text for each in given if is_network(text := each.strip()))
     return ",".join(sorted(found))
 
 

@@ -66,17 +66,21 @@ class Host:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        for name in ("etc", "security", "lib"):
+        for name in ("etc", "security", "lib", "work"):
             (folder / name).mkdir()
         for number in (0, 1):
             (folder / "etc" / f"engine-{number}.json").write_text("{}")
-        (folder / "lib" / "ipyfleet_engines.py").write_text(PROGRAM.read_text())
-        text = "import sys, time\nopen(sys.argv[1] + '.ran', 'a').write('x')\ntime.sleep(60)\n"
+        for name in ("ipyfleet_engines.py", "ipyfleet_unit.py"):
+            (folder / "lib" / name).write_text((PROGRAM.parent / name).read_text())
+        text = (
+            "import subprocess, sys, time\nsubprocess.Popen(['sleep', '300'], start_new_session=True)\n"
+            "open(sys.argv[1] + '.ran', 'a').write('x')\nopen('mine', 'w').close()\ntime.sleep(60)\n"
+        )
         (folder / "lib" / "ipengine.py").write_text(text)
         self.processes: list[subprocess.Popen[bytes]] = []
 
     def login(self, number: int) -> subprocess.Popen[bytes]:
-        options = [f"--{name}={self.folder}/{name}" for name in ("security", "etc", "profile")]
+        options = [f"--{name}={self.folder}/{name}" for name in ("security", "etc", "profile", "work")]
         command = [sys.executable, str(self.folder / "lib" / "ipyfleet_engines.py"), *options, json.dumps({"n": number})]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
         self.processes.append(process)
@@ -93,6 +97,17 @@ class Host:
                 continue
         return found
 
+    def children(self) -> list[psutil.Process]:
+        """What engines have started."""
+        return [each for each in psutil.process_iter(["name"]) if each.info["name"] == "sleep" and self.is_mine(each)]
+
+    def is_mine(self, process: psutil.Process) -> bool:
+        """Whether an engine of this host has started a process."""
+        try:
+            return process.environ().get("IPYFLEET_UNIT", "").startswith(str(self.folder))
+        except psutil.Error:
+            return False
+
 
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[Host]:
@@ -101,7 +116,7 @@ def host(tmp_path: Path) -> Iterator[Host]:
     for process in found.processes:
         process.kill()
         process.wait()
-    for each in found.engines():
+    for each in [*found.engines(), *found.children()]:
         each.kill()
 
 
@@ -122,6 +137,25 @@ def test_engines_end_with_the_login(host: Host, end: str) -> None:
     else:
         login.send_signal(signal.SIGTERM if end == "ask" else signal.SIGKILL)
     eventually(lambda: host.engines() == [])
+    # a login that is killed cannot; its successor does
+    if end != "kill":
+        eventually(lambda: host.children() == [])
+
+
+def test_what_an_engine_has_started_is_gone_before_its_successor_comes(host: Host) -> None:
+    login = host.login(1)
+    eventually(lambda: len(host.children()) == 1)
+    login.kill()
+    (child,) = host.children()
+    host.login(1)
+    eventually(lambda: [each.pid for each in host.children()] not in ([], [child.pid]))
+    assert len(host.children()) == 1
+
+
+def test_engines_work_where_services_do(host: Host) -> None:
+    host.login(1)
+    eventually(lambda: (host.folder / "work" / "mine").exists())
+    assert (host.folder / "work" / "mine").stat().st_mode & 0o777 == 0o600
 
 
 def test_an_engine_that_ends_is_started_anew(host: Host) -> None:
@@ -141,22 +175,43 @@ def test_two_logins_share_the_slots(host: Host) -> None:
     assert b"expected 2 free slots on this host, got 1" in other.communicate()[1]
 
 
+def held(host: Host, by: str = "ssh", check_mode: bool = False, **more: Any) -> Held:
+    """What a deployment does with a fleet's engines."""
+    programs = {"engine": str(host.folder / "lib" / "ipengine.py"), "program": str(host.folder / "lib" / "ipyfleet_engines.py")}
+    description = {"by": by, **programs, "mark": f"--etc={host.folder}/etc", "inputs": ["/etc/x/engine-"], **more}
+    return Held(SimpleNamespace(check_mode=check_mode), description)
+
+
 def test_a_deployment_ends_those_of_its_fleet_and_waits(host: Host) -> None:
     host.login(2)
     eventually(lambda: len(host.engines()) == 2)
-    description = {
-        "program": str(host.folder / "lib" / "ipyfleet_engines.py"),
-        "mark": f"--etc={host.folder}/etc",
-        "inputs": ["/etc/x/engine-"],
-    }
-    assert Held(SimpleNamespace(check_mode=False), description | {"mark": "--etc=/another"}).end("restart") == []
-    held = Held(SimpleNamespace(check_mode=True), description)
-    assert held.end("restart") == [{"path": "engines", "what": "restart"}]
+    assert held(host, mark="--etc=/another").restart() == []
+    assert held(host).retire() == []
+    assert held(host, check_mode=True).restart() == [{"path": "engines", "what": "restart"}]
     assert len(host.engines()) == 2
-    Held(SimpleNamespace(check_mode=False), description).end("restart")
+    held(host).restart()
     assert host.engines() == []
-    assert held.reads([{"path": "/etc/x/engine-0.json", "what": "change file"}])
-    assert not held.reads([{"path": "/etc/x/engine-0.json", "what": "set"}, {"path": "/etc/x/fleet.json", "what": "change file"}])
+    assert held(host).reads([{"path": "/etc/x/engine-0.json", "what": "change file"}])
+    assert not held(host).reads([{"path": "/etc/x/engine-0.json", "what": "set"}, {"path": "/etc/x/fleet.json", "what": "change file"}])
+
+
+@pytest.mark.parametrize("by", ["service", "mpi"])
+def test_those_who_hold_engines_end_when_engines_are_started_in_another_way(host: Host, by: str) -> None:
+    host.login(2)
+    eventually(lambda: len(host.engines()) == 2)
+    assert held(host, by, check_mode=True).retire() == [{"path": "engines", "what": "stop"}]
+    assert len(host.engines()) == 2
+    held(host, by).retire()
+    assert host.engines() == []
+
+
+def test_ranks_end_when_engines_are_started_in_another_way(host: Host) -> None:
+    command = [sys.executable, str(host.folder / "lib" / "ipengine.py"), str(host.folder / "etc" / "engine-0.json"), "--mpi"]
+    host.processes.append(subprocess.Popen(command, cwd=host.folder / "work", env={**os.environ, "IPYFLEET_UNIT": str(host.folder)}))
+    eventually(lambda: len(host.engines()) == 1)
+    assert held(host, "mpi").retire() == []
+    assert held(host, "ssh").retire() == [{"path": "engines", "what": "stop"}]
+    eventually(lambda: host.engines() == [])
 
 
 def test_where_this_file_is_is_no_business_of_engines(monkeypatch: pytest.MonkeyPatch) -> None:

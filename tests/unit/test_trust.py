@@ -18,6 +18,7 @@ PLACES = {
     "state": "/var/x",
     "security": "/s",
     "profile": "/p",
+    "work": "/w",
     "service": "svc",
     "ipython": "/i",
 }
@@ -103,6 +104,22 @@ CLASHES: list[tuple[dict[str, dict[str, Any]], str]] = [
         {"n1": {"ipp_engine_tunnel": "ssh", "ipp_node_ssh_from": "10.0.0.300"}},
         "n1: ipp_node_ssh_from: expected addresses or networks, separated by commas, got '10.0.0.300'",
     ),
+    (
+        BY_SSH | {"n1": {"ansible_host": "gate"}, "n2": {"ansible_host": "gate", "ansible_port": 2222}},
+        "n2: ipp_engine_location: expected an address of its own, got gate, which n1 has as well",
+    ),
+    (
+        BY_SSH | {"n1": {"ipp_node_user": "ops"}},
+        "n1: ipp_node_user: expected the default, as on head, got ops",
+    ),
+    (
+        FAR | {"head": {"ipp_controller_tunnel_user": "door"}},
+        "n1: ipp_controller_tunnel_user: expected door, as on head, got the default",
+    ),
+    (
+        BY_SSH | {"n1": {"ipp_engine_gpus": 2, "ipp_engine_gpu_variable": "ROCR_VISIBLE_DEVICES"}},
+        "n1: ipp_engine_gpu_variable: expected CUDA_VISIBLE_DEVICES for engines that are no services, got ROCR_VISIBLE_DEVICES",
+    ),
 ]
 
 
@@ -157,12 +174,31 @@ def test_the_controller_s_key_starts_engines_and_nothing_else() -> None:
     line = keys_of(
         rendered("ipp_engine/authorized_keys.j2", fleet=described(BY_SSH), trust={"sources": "10.0.0.1"}, places=PLACES, secrets=secrets)
     )
-    command = "/opt/env/bin/python /opt/lib/ipyfleet_engines.py --security=/s --etc=/etc/x --profile=/p"
+    command = "/opt/env/bin/python /opt/lib/ipyfleet_engines.py --security=/s --etc=/etc/x --profile=/p --work=/w"
     assert line == f'restrict,from="10.0.0.1",command="{command}" {KEY} controller of fleet lab'
     line = keys_of(
-        rendered("ipp_engine/authorized_keys.j2", fleet=described(BY_MPI), trust={"sources": ""}, places=PLACES, secrets=secrets)
+        rendered("ipp_engine/authorized_keys.j2", fleet=described(BY_MPI), trust={"sources": "10.0.0.1"}, places=PLACES, secrets=secrets)
     )
-    assert line == f"restrict {KEY} controller of fleet lab"
+    assert line == f'restrict,from="10.0.0.1" {KEY} controller of fleet lab'
+
+
+def test_what_a_host_says_of_itself_is_written_nowhere_else_unless_it_is_a_key_or_an_address() -> None:
+    said = {
+        "keys": [KEY, "ssh-ed25519 AAAA\n* ssh-ed25519 BBBB", "# no key"],
+        "from": ["10.0.0.2", '10.0.0.3",permitopen="*:*', "10.0.0.4\nssh-ed25519 AAAA"],
+    }
+    assert trust.learned({"n1": {"ssh": said}}) == {"n1": {"keys": [KEY], "from": ["10.0.0.2"]}}
+    described_far = described(FAR)["trust"] | {
+        "known": {"head": {"keys": said["keys"], "from": []}, "n1": {"keys": [], "from": said["from"]}}
+    }
+    assert trust.known_hosts(described_far, "n1") == [f"head.lab {KEY}"]
+    assert trust.sources(described_far, "head") == "10.0.0.2"
+
+
+def test_a_host_that_logs_in_from_nowhere_is_told() -> None:
+    fleet = described(BY_SSH)["trust"]
+    assert trust.unknown_sources(fleet) == []
+    assert trust.unknown_sources(fleet | {"known": {}}) == ["head"]
 
 
 @pytest.mark.parametrize(("bound", "target"), [("0.0.0.0", "127.0.0.1"), ("10.0.0.5", "10.0.0.5"), ("fd00::5", "[fd00::5]")])

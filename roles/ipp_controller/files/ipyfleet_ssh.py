@@ -25,8 +25,8 @@ FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS = 1.0, 30.0
 # a login that lasted that long was one
 LASTING_SECONDS = 30.0
 STOP_SECONDS = 10.0
-# bytes
-LONGEST_LINE = 1000
+# bytes; a longer log is put aside before the next login
+LONGEST_LINE, LONGEST_LOG = 1000, 10_000_000
 
 
 def wanted(engines: dict[str, Any], most: int) -> dict[str, tuple[int, list[str]]]:
@@ -80,7 +80,9 @@ class Login:
 
     def last_words(self) -> str:
         """The last line that was said."""
-        lines = self.log_file.read_bytes()[-LONGEST_LINE:].decode(errors="replace").splitlines()
+        with self.log_file.open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - LONGEST_LINE))
+            lines = log.read().decode(errors="replace").splitlines()
         return lines[-1].strip() if lines else ""
 
     async def run(self) -> None:
@@ -88,7 +90,11 @@ class Login:
         delay = FIRST_DELAY_SECONDS
         while True:
             begun = asyncio.get_running_loop().time()
-            code = await self.once()
+            try:
+                code = await self.once()
+            except OSError as error:
+                self.launcher.log.warning("%s: %s", self.host, error)
+                code = 1
             if code == -signal.SIGTERM:
                 # another ipcluster was told to stop the engines
                 return
@@ -100,6 +106,9 @@ class Login:
 
     async def once(self) -> int:
         """Log in once; returns the exit code when that ends."""
+        with contextlib.suppress(FileNotFoundError):
+            if self.log_file.stat().st_size > LONGEST_LOG:
+                self.log_file.replace(self.log_file.with_suffix(".log.1"))
         with self.log_file.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
                 *self.command, stdin=asyncio.subprocess.PIPE, stdout=log, stderr=log, start_new_session=True, env=environment()

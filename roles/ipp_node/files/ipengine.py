@@ -13,6 +13,7 @@ does not go on under an id that is not its own.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import Any
 
@@ -104,6 +105,8 @@ def slot_engine() -> Any:
 
 
 def main() -> None:
+    # whatever has started it
+    os.umask(0o077)
     slot = ipyfleet_slot.read_slot(sys.argv[1])
     if "cpus" in slot:
         ipyfleet_slot.bind(slot["cpus"])

@@ -1,6 +1,6 @@
 """The engines of a host for as long as somebody who has logged in by ssh holds on to them.
 
-    ipyfleet_engines.py --security DIR --etc DIR --profile DIR [COMMAND]
+    ipyfleet_engines.py --security DIR --etc DIR --profile DIR --work DIR [COMMAND]
 
 What is asked for comes as a line of JSON, as the command of a login: `n`, the number of engines, and `args`,
 options of ipengine. A login's key may be bound to this program; the line is in SSH_ORIGINAL_COMMAND then.
@@ -24,6 +24,8 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+
+import ipyfleet_unit
 
 # the other side says something every few seconds
 SILENCE_SECONDS = 20.0
@@ -62,7 +64,7 @@ def read_request(line: str) -> tuple[int, list[str]]:
 
 def die_with_parent() -> None:
     """Have this process end when its parent does, however that ends."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Slot:
@@ -76,10 +78,19 @@ class Slot:
         self.begun = 0.0
         self.quick = 0
 
+    @property
+    def mark(self) -> str:
+        """By which all are known that its engine has started, whatever became of their parents."""
+        return str(self.file)
+
     def start(self) -> None:
-        """Start its engine, in a session of its own, so that all it starts ends with it."""
+        """Start its engine, after all that one before has left."""
+        ipyfleet_unit.sweep(self.mark, grace=0)
         self.begun = time.monotonic()
-        self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=die_with_parent)
+        environ = {**os.environ, ipyfleet_unit.MARK: self.mark}
+        self.process = subprocess.Popen(
+            self.command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=die_with_parent, env=environ
+        )
 
     def keep(self) -> None:
         """Start its engine anew if it has ended: soon, and later each time when it does not come up."""
@@ -102,8 +113,7 @@ class Slot:
     def clear(self) -> None:
         """End what is left of the engine and what it has started."""
         if self.process is not None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.process.pid, signal.SIGKILL)
+            ipyfleet_unit.sweep(self.mark, grace=0)
 
 
 def free_slots(folder: Path, number: int, command: list[str]) -> list[Slot]:
@@ -182,10 +192,13 @@ def end(slots: list[Slot]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("security", "etc", "profile"):
+    for name in ("security", "etc", "profile", "work"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("request", nargs="?", default=os.environ.get("SSH_ORIGINAL_COMMAND", ""))
     args = parser.parse_args()
+    # as services have it
+    os.umask(0o077)
+    os.chdir(args.work)
     # whoever hangs up does so by closing the connection
     for ignored in (signal.SIGHUP, signal.SIGPIPE):
         signal.signal(ignored, signal.SIG_IGN)
