@@ -249,7 +249,7 @@ class Supervisord:
         """Names of the wanted programs."""
         return [each["name"] for each in self.wanted]
 
-    def logs(self, lines: int, since: str, only: Sequence[str]) -> Dict[str, List[str]]:
+    def logs(self, lines: int, since: str, only: Sequence[str] = ()) -> Dict[str, List[str]]:
         """The last lines of each wanted program's log; they bear no time, so that `since` is no help here."""
         del since
         return {name: last_lines(os.path.join(self.run, name + ".log"), lines) for name in only or self.names()}
