@@ -7,6 +7,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from ipyfleet.tunnel import Tunnel
 EVERYONE = ("ipp_controller", "ipp_engine", "ipp_client", "jupyterlab")
 SERVICES = ("ipp_controller", "ipp_engine", "jupyterlab")
 Services = Sequence[str | int]
+# what cancels the calls of a context; each has its own where there is none
+CANCEL: ContextVar[threading.Event] = ContextVar("CANCEL")
 # what would have ansible-playbook ask, and how to answer instead
 ASKING = {
     **dict.fromkeys(("-K", "--ask-become-pass"), "give -K before --, or become_password"),
@@ -270,7 +273,7 @@ class Cluster:
             check=check,
             diff=diff,
         )
-        self._cancel = threading.Event()
+        self._cancel = CANCEL.get(None) or threading.Event()
         try:
             return runner.run(request, on_progress, self._cancel)
         finally:
