@@ -53,6 +53,9 @@ def problems(groups: Mapping[str, Sequence[str]], variables: Mapping[str, Variab
     if variables[controller].get("fleet_scope") == "user":
         for way in (way for way, chosen in ways.items() if chosen):
             yield f"{way} is for scope system, got scope user, in which no account is the fleet's to log in to"
+    for host in groups["ipp_engine"] if not by_ssh else ():
+        if own := [each for each in _args(variables[host]) if each.startswith(("--profile", "--ProfileDir"))]:
+            yield f"{host}: ipp_engine_args: expected no other profile, unless ipcluster starts the engines, got {own[0]}"
     if by_ssh or by_mpi:
         yield from _started_problems(groups, variables)
     for host in tunnelled(groups, variables):

@@ -165,21 +165,24 @@ def test_a_change_restarts_the_engines_of_its_host_alone() -> None:
 
 
 def test_what_engines_have_started_ends_with_them_wherever_it_went() -> None:
-    python("head", "import subprocess; rc[1].apply_sync(subprocess.Popen, ['sleep', '4321'], start_new_session=True); print('null')")
+    code = "import subprocess; subprocess.Popen(['sleep', '4321'], start_new_session=True)"
+    python("head", f"rc[1].execute({code!r}).get(10); print('null')")
     assert shell("node1", "pgrep -fc '[s]leep 4321'") == "1"
     shell("head", f"systemctl stop {UNIT}")
     eventually(lambda: shell("node1", "pgrep -fc '[s]leep 4321'", check=False) == "0", 30)
 
 
 def test_engines_become_services_and_are_started_by_ssh_again() -> None:
-    said = play(PRESENT, "-e", "ipp_controller_launcher=service")
+    # a profile of their own is for engines that are started by ssh
+    services = ("-e", '{"ipp_controller_launcher": "service", "ipp_engine_args": []}')
+    said = play(PRESENT, *services)
     assert said.returncode == 0, said.stdout
     assert "fleet lab: 5 of 5 engine slots answered" in said.stdout
     for name in HOSTS:
         assert shell(name, f"pgrep -u {USER} -fc ipyfleet_engines.py", check=False) == "0"
         assert shell(name, f"ls -d {STATE}/.ssh {STATE}/ssh_key 2>/dev/null", check=False) == ""
         assert shell(name, f"getent passwd {USER}").endswith("nologin")
-    again = play(PRESENT, "-e", "ipp_controller_launcher=service")
+    again = play(PRESENT, *services)
     assert not any(counts["changed"] for counts in recap(again).values())
     said = play(PRESENT)
     assert said.returncode == 0, said.stdout
