@@ -22,7 +22,7 @@ description:
     process and Python, and has C(engine_timeout) to answer. One that does not is C(silent); code that was sent by a broadcast view, which
     the controller does not count, may be the reason.
   - With a fleet, a busy engine's host is known by its slot. Else one that cannot be asked has a host of its own,
-    C(engine-ID), in the group C(engines_unplaced).
+    C(engine-ID), in the group C(engines_unplaced); so has one whose machine calls itself C(localhost), or like a group.
   - A controller that does not answer ends the run; there is no empty inventory of a dead controller.
 notes:
   - It needs ipyparallel in the Python that Ansible runs with.

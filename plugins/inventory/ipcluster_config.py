@@ -63,7 +63,7 @@ from ansible.inventory.data import InventoryData
 from ansible.parsing.dataloader import DataLoader
 from ansible.utils.display import Display
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils import ipcluster_files
-from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.config_source import Place
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.config_settings import Place
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_file import TOP, FleetFileError
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_values import shown
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.inventory import FleetInventory

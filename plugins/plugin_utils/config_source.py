@@ -9,50 +9,37 @@ from __future__ import annotations
 
 import ast
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.config_containers import BEGUN, add, change, extend, remove
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.config_effects import (
+    HARMLESS,
+    READING,
+    Change,
+    Effects,
+    Kind,
+    effects,
+    is_fixed,
+    root,
+)
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.config_settings import (
+    Place,
+    Section,
+    Setting,
+    Unread,
+    is_section,
+    parted,
+)
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.config_terms import CannotTell, Imported, Table, Unknown, source
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.config_values import Values
 
 # what a file calls to get its configuration; a loader has it in the name `c` as well
 GETTER = "get_config"
-
-
-@dataclass(frozen=True)
-class Place:
-    """A line of a file."""
-
-    file: str
-    line: int
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}"
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A trait of a class, as a file sets it; the value may be `Unknown`, or hold something that is."""
-
-    cls: str
-    trait: str
-    value: Any
-    place: Place
-
-    @property
-    def name(self) -> str:
-        """As files write it."""
-        return f"{self.cls}.{self.trait}"
-
-
-@dataclass(frozen=True)
-class Unread:
-    """A setting that is made in a way that only running the file would tell."""
-
-    place: Place
-    name: str
-    why: str
+# as many steps as it takes about as long as
+GIVING_UP = 10
+FUNCTION = "a function, which would have to be run"
 
 
 class NotPython(ValueError):
@@ -64,13 +51,6 @@ class NotPython(ValueError):
     def __init__(self, line: int, reason: str) -> None:
         super().__init__(reason)
         self.line = line
-
-
-@dataclass(frozen=True)
-class Section:
-    """The configuration, or a part of it by its path."""
-
-    path: tuple[str, ...] = ()
 
 
 @dataclass
@@ -96,9 +76,12 @@ class Settings:
         except (ValueError, RecursionError, MemoryError) as error:
             raise NotPython(1, str(error) or "an expression that is nested too deeply") from error
         try:
-            _Reader(self, file, path).block(module.body)
+            reader = _Reader(self, file, path)
+            reader.block(module.body)
         except RecursionError as error:
             raise NotPython(1, "an expression that is nested too deeply") from error
+        for key, each in self.found.items():
+            self.found[key] = replace(each, value=reader.values.lost.without(each.value, each.name))
 
 
 class _Reader:
@@ -108,7 +91,11 @@ class _Reader:
         self.settings = settings
         self.file = file
         names = {"c": Section(), GETTER: Imported(GETTER), "__file__": path}
-        self.values = Values(names, self.attribute)
+        self.values = Values(names, self.attribute, self.failed)
+        self.effects: dict[tuple[ast.AST, bool], Effects] = {}
+        # what functions and classes of the file do
+        self.functions: dict[str, Effects] = {}
+        self.giving_up = False
 
     # -- statements
 
@@ -116,9 +103,13 @@ class _Reader:
         for each in body:
             handle = getattr(self, f"_{type(each).__name__.lower()}", self.opaque)
             try:
+                self.values.step(each)
                 handle(each)
             except CannotTell as error:
                 self.give_up([each], f"`{error}` would have to be run")
+            except (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+                self.miss(each, source(each), f"expected what Python can run, got: {error}")
+                self.give_up([each], "stands in a statement that fails")
 
     def _import(self, node: ast.Import) -> None:
         for each in node.names:
@@ -127,7 +118,12 @@ class _Reader:
 
     def _importfrom(self, node: ast.ImportFrom) -> None:
         for each in node.names:
-            self.values.names[each.asname or each.name] = Imported(f"{node.module}.{each.name}")
+            if each.name == "*":
+                # any name may be another's from here on
+                plain = [name for name, value in self.values.names.items() if not isinstance(value, (Section, Imported))]
+                self.values.names |= dict.fromkeys(plain, Unknown(source(node)))
+            else:
+                self.values.names[each.asname or each.name] = Imported(f"{node.module}.{each.name}")
 
     def _assign(self, node: ast.Assign) -> None:
         value = self.config_or_part(node.value)
@@ -139,18 +135,35 @@ class _Reader:
             self.assign(node.target, self.config_or_part(node.value), node)
 
     def _augassign(self, node: ast.AugAssign) -> None:
-        before = self.values.value(node.target)
-        try:
-            value = self.values.combined(node, node.op, before, self.values.value(node.value))
-        except (TypeError, ValueError, ArithmeticError):
-            value = Unknown(source(node))
+        value, more = self.values.value(node.target), self.values.value(node.value)
+        # these are changed in place, whatever other names they have
+        if isinstance(value, list) and isinstance(node.op, ast.Add):
+            extend(value, more)
+        elif isinstance(value, Table) and isinstance(node.op, ast.BitOr):
+            add(value, Table(more), node.lineno)
+        elif isinstance(value, (list, dict)):
+            raise CannotTell(source(node))
+        else:
+            try:
+                value = self.values.combined(node, node.op, value, more)
+            except (ArithmeticError, TypeError, ValueError) as error:
+                raise CannotTell(source(node)) from error
         self.assign(node.target, value, node)
 
     def _delete(self, node: ast.Delete) -> None:
         for each in node.targets:
             path = self.path(each)
-            if path is not None and len(path) > 1:
-                self.settings.found.pop((path[-2], path[-1]), None)
+            trait, keys = parted(path or ())
+            if isinstance(each, ast.Name):
+                self.values.names.pop(each.id, None)
+            elif path is not None and not keys:
+                # a trait, or all of a class
+                for key in [key for key in self.settings.found if key == trait or (trait is None and key[0] == path[-1])]:
+                    del self.settings.found[key]
+            elif isinstance(each, ast.Subscript):
+                remove(self.values.value(each.value), self.values.known(each.slice))
+            else:
+                raise CannotTell(source(each))
 
     def _for(self, node: ast.For) -> None:
         if any(isinstance(each, (ast.Break, ast.Continue, ast.Return)) for each in ast.walk(node)):
@@ -170,14 +183,14 @@ class _Reader:
 
     def _expr(self, node: ast.Expr) -> None:
         call = node.value
-        if not isinstance(call, ast.Call):
-            return
-        if isinstance(call.func, ast.Name) and call.func.id == "load_subconfig":
+        if not isinstance(call, ast.Call) or (isinstance(call.func, ast.Name) and call.func.id in HARMLESS):
+            self.values.part(call)
+        elif isinstance(call.func, ast.Name) and call.func.id == "load_subconfig":
             self.miss(node, source(call), "another file; import that one by itself")
         elif isinstance(call.func, ast.Attribute):
             self.change(call, call.func)
-        elif any(self.path(each) is not None for each in call.args):
-            self.miss(node, source(call), "a function, which would have to be run")
+        else:
+            self.give_up([node], FUNCTION)
 
     def opaque(self, node: ast.stmt) -> None:
         """A statement that is not gone through: what is set and bound in it is unknown."""
@@ -199,15 +212,15 @@ class _Reader:
         path = None if isinstance(target, ast.Name) else self.path(target)
         if path is not None:
             self.set(path, value, node)
-        elif isinstance(target, ast.Subscript) and isinstance(self.value_or_none(target.value), (list, dict)):
-            container = self.values.value(target.value)
-            container[self.values.known(target.slice)] = value
+        elif isinstance(target, ast.Subscript) and isinstance(self.values.names.get(root(target) or ""), (list, dict)):
+            container, key = self.values.value(target.value), self.values.known(target.slice)
+            container[key] = value
             if isinstance(container, Table):
-                container.lines[self.values.known(target.slice)] = target.lineno
+                container.lines[key] = target.lineno
         elif isinstance(target, (ast.Attribute, ast.Subscript)):
             self.miss(target, source(target), f"expected a setting of what {GETTER}() gives")
-        elif isinstance(value, Unknown):
-            self.forget(target, value)
+        elif isinstance(value, Unknown) and isinstance(target, ast.Name):
+            self.values.names[target.id] = value
         else:
             self.values.bind(target, value)
 
@@ -217,31 +230,31 @@ class _Reader:
         except CannotTell:
             return None
 
-    def set(self, path: tuple[str, ...], value: Any, node: ast.AST) -> None:
+    def set(self, path: tuple[Any, ...], value: Any, node: ast.AST) -> None:
         """Set a trait by its path, a key of one, or several at once."""
         if isinstance(value, Section):
             raise CannotTell(source(node))
-        names = [number for number, part in enumerate(path) if not is_section(part)]
         line = getattr(node, "lineno", 1)
-        if not names:
+        place = Place(self.file, line)
+        trait, keys = parted(path)
+        if all(map(is_section, path)):
             self.set_section(path, value, node)
-        elif names[0] == 0:
+        elif trait is None:
             self.miss(node, ".".join(map(str, path)), "expected Class.trait")
-        elif names[0] == len(path) - 1:
-            cls, trait = path[-2:]
-            self.settings.found[cls, trait] = Setting(cls, trait, value, Place(self.file, line))
+        elif not keys:
+            self.settings.found[trait] = Setting(*trait, value, place)
         else:
-            cls, trait, *keys = path[names[0] - 1 :]
-            key: Any = keys[0]
-            kept = self.settings.found.setdefault((cls, trait), Setting(cls, trait, Table(), Place(self.file, line)))
-            whole: Any = kept.value
-            if len(keys) > 1 or not isinstance(whole, (list, dict)):
+            *before, key = keys
+            whole: Any = self.settings.found.setdefault(trait, Setting(*trait, Table(), place)).value
+            for each in before:
+                whole = whole[each]
+            if not isinstance(whole, (list, dict)):
                 raise CannotTell(source(node))
             whole[key] = value
             if isinstance(whole, Table):
                 whole.lines[key] = line
 
-    def set_section(self, path: tuple[str, ...], value: Any, node: ast.AST) -> None:
+    def set_section(self, path: tuple[Any, ...], value: Any, node: ast.AST) -> None:
         if not isinstance(value, dict):
             self.miss(node, ".".join(path), "expected Class.trait = value")
             return
@@ -251,32 +264,24 @@ class _Reader:
     def change(self, call: ast.Call, function: ast.Attribute) -> None:
         """A method that changes a list or dict in place, of the configuration or of a name."""
         path = self.path(function.value)
-        if path is not None and len(path) < 2:
+        trait, keys = parted(path or ())
+        if path is not None and trait is None:
             self.miss(call, source(call), "expected Class.trait = value")
             return
-        if path is not None:
-            empty: Any = Table() if function.attr in ("update", "setdefault") else []
-            cls, trait = path[-2:]
-            new = Setting(cls, trait, empty, Place(self.file, call.lineno))
-            whole = self.settings.found.setdefault((cls, trait), new).value
-        else:
-            whole = self.value_or_none(function.value)
+        if trait and not keys and function.attr in BEGUN:
+            self.settings.found.setdefault(trait, Setting(*trait, BEGUN[function.attr](), Place(self.file, call.lineno)))
+        whole = self.values.value(function.value)
         arguments = [self.values.part(each) for each in call.args]
-        if isinstance(whole, dict) and function.attr == "update" and all(isinstance(each, dict) for each in arguments):
-            for each in [*arguments, Table({word.arg: self.values.part(word.value) for word in call.keywords})]:
-                whole.update(each)
-                if isinstance(whole, Table):
-                    whole.lines |= dict.fromkeys(each, call.lineno) | getattr(each, "lines", {})
-        elif isinstance(whole, list) and function.attr == "append" and len(arguments) == 1:
-            whole.append(arguments[0])
-        elif isinstance(whole, list) and function.attr == "extend" and len(arguments) == 1 and isinstance(arguments[0], (list, tuple)):
-            whole.extend(arguments[0])
-        elif path is not None:
+        if function.attr not in ("append", "insert", "setdefault", "update"):
+            for node, each in zip(call.args, arguments, strict=True):
+                self.values.check_known(node, each)
+        keywords = Table({word.arg: self.values.part(word.value) for word in call.keywords})
+        if function.attr not in READING and not change(whole, function.attr, arguments, keywords, call.lineno):
             raise CannotTell(source(call))
 
     # -- the configuration as a value
 
-    def path(self, node: ast.expr) -> tuple[str, ...] | None:
+    def path(self, node: ast.expr) -> tuple[Any, ...] | None:
         """Path of a part of the configuration; None when the expression is none."""
         if isinstance(node, ast.Name):
             found = self.values.names.get(node.id)
@@ -304,41 +309,66 @@ class _Reader:
     def miss(self, node: ast.AST, name: str, why: str) -> None:
         self.settings.unread.append(Unread(Place(self.file, getattr(node, "lineno", 1)), name, why))
 
-    def forget(self, target: ast.AST, value: Unknown) -> None:
-        for each in ast.walk(target):
-            if isinstance(each, ast.Name):
-                self.values.names[each.id] = value
+    def give_up(self, nodes: Sequence[ast.AST], why: str, kept: bool = False) -> None:
+        """Leave out parts of the program: what they may bind or change is not known any more, and settings among it are noted.
 
-    def give_up(self, body: Sequence[ast.stmt], why: str) -> None:
-        """Note every setting in these statements as one that is not known, and forget the names that they bind."""
-        for node in body:
-            for each in ast.walk(node):
-                if isinstance(each, (ast.FunctionDef, ast.ClassDef)):
-                    self.values.names[each.name] = Unknown(each.name)
-                elif isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store):
-                    self.values.names[each.id] = Unknown(each.id)
-            for target in targets(node):
-                if self.path_or_none(target):
-                    self.miss(target, source(target), why)
+        :param kept: whether the value of an expression is kept.
+        """
+        self.values.steps += GIVING_UP
+        done: set[str] = set()
+        waiting = [self.effects_of(node, kept) for node in nodes]
+        outermost, self.giving_up = not self.giving_up, True
+        while waiting:
+            found = waiting.pop()
+            for each in found.changes:
+                self.lose(each, why)
+            self.functions |= found.defined
+            calls = self.functions_among(found.used) - done
+            waiting += [self.functions[name] for name in calls]
+            done |= calls
+            for name in found.bound:
+                self.values.names[name] = Unknown(name, maybe=self.maybe(name))
+        self.giving_up = not outermost
 
-    def path_or_none(self, node: ast.expr) -> tuple[str, ...] | None:
+    def failed(self, node: ast.expr, kept: bool, error: CannotTell) -> None:
+        """Give up an expression, unless all that it is in is given up anyway."""
+        if not self.giving_up:
+            self.give_up([node], f"`{error}` would have to be run", kept)
+
+    def effects_of(self, node: ast.AST, kept: bool) -> Effects:
+        if (node, kept) not in self.effects:
+            self.effects[node, kept] = effects(node, kept)
+        return self.effects[node, kept]
+
+    def functions_among(self, names: set[str]) -> set[str]:
+        """Functions of the file that whoever has these names can call: all of them, when one of the names may be any."""
+        unknown = any(isinstance(self.values.names.get(name), Unknown) for name in names - self.functions.keys())
+        return set(self.functions) if unknown else names & self.functions.keys()
+
+    def maybe(self, name: str) -> tuple[Any, ...]:
+        """Lists and dicts that a name may stand for."""
+        found = self.values.names.get(name)
+        return found.maybe if isinstance(found, Unknown) else (found,)
+
+    def lose(self, change: Change, why: str) -> None:
+        """Forget what may have been changed, and note it if it is a setting."""
+        path, text = self.longest_path(change.target), source(change.node)
+        if path is None:
+            whole = self.value_or_none(change.target) if change.kind is Kind.GIVEN and is_fixed(change.target) else None
+            for each in self.maybe(change.name) if whole is None else [whole]:
+                self.values.lost.add(each, text, change.inside)
+            return
+        trait, _ = parted(path)
+        setting = self.settings.found.get(trait) if trait else None
+        lost = setting is not None and change.kind is not Kind.SET and self.values.lost.add(setting.value, text, change.inside)
+        if change.kind is not Kind.GIVEN:
+            self.miss(change.target, source(change.target), why)
+        elif lost or trait is None:
+            self.miss(change.node, text, FUNCTION if isinstance(change.node, ast.Call) else why)
+
+    def longest_path(self, node: ast.expr) -> tuple[Any, ...] | None:
+        """Path of a part of the configuration as far as it is known."""
         try:
             return self.path(node)
         except CannotTell:
-            return ("?",)
-
-
-def targets(node: ast.stmt) -> Iterator[ast.expr]:
-    """What a statement, or one in it, assigns to or changes in place."""
-    for each in ast.walk(node):
-        if isinstance(each, ast.Assign):
-            yield from each.targets
-        elif isinstance(each, (ast.AugAssign, ast.AnnAssign)):
-            yield each.target
-        elif isinstance(each, ast.Expr) and isinstance(each.value, ast.Call) and isinstance(each.value.func, ast.Attribute):
-            yield each.value.func.value
-
-
-def is_section(name: object) -> bool:
-    """Whether a name of the configuration is a class's, by its first letter."""
-    return isinstance(name, str) and name[:1].isalpha() and name[:1].isupper()
+            return self.longest_path(node.value) if isinstance(node, (ast.Attribute, ast.Subscript)) else None

@@ -8,12 +8,18 @@ import ast
 import re
 import string
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 # more than any configuration has; a file that asks for more is not worth its memory
 LARGEST = 10_000
 BITS = 256
+# all that a value holds, with each character of its text; how deep lists and dicts stand in each other
+ROOM = 100_000
+DEEPEST = 20
+# characters that a function makes, items that it copies
+MOST_MADE = 1_000_000
 # a width that would make a text of megabytes
 WIDE = re.compile(r"\d{4}")
 
@@ -27,9 +33,11 @@ class Unknown:
     """What a name or key holds whose value cannot be told.
 
     :param text: the expression, on one line; empty for whoever made it to say.
+    :param maybe: lists and dicts that it may be.
     """
 
     text: str
+    maybe: tuple[Any, ...] = field(default=(), compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,7 @@ class Table(dict[Any, Any]):
         return both
 
 
+@lru_cache(maxsize=1000)
 def source(node: ast.AST, most: int = 60) -> str:
     """The text of a part of the program, on one line and not too long."""
     try:
@@ -74,12 +83,13 @@ def settled(found: Any, mapping: bool, line: int) -> Any:
     return found if isinstance(found, (str, int, float, list, tuple, range, Table, type(None))) else list(found)
 
 
-def check_percent(node: ast.AST, template: str) -> None:
+def check_percent(node: ast.AST, template: str | bytes) -> None:
     """See that a ``%`` template makes no text of megabytes.
 
     :raises CannotTell: when it does.
     """
-    if re.search(r"%[^a-zA-Z%]*\d{4}", template):
+    text = template.decode("latin-1") if isinstance(template, bytes) else template
+    if re.search(r"%[^a-zA-Z%]*(\*|\d{4})", text):
         raise CannotTell(source(node))
 
 
@@ -93,16 +103,42 @@ def check_fields(node: ast.AST, template: str) -> None:
             raise CannotTell(source(node))
 
 
+def check_made(node: ast.AST, made: int) -> None:
+    """See that a function does not make more than any configuration needs.
+
+    :param made: characters or items.
+    :raises CannotTell: when it does.
+    """
+    if made > MOST_MADE:
+        raise CannotTell(source(node))
+
+
 def parts(value: Any) -> Iterator[Any]:
-    """A value, and all that it holds."""
-    yield value
-    if isinstance(value, dict):
-        for key, each in value.items():
-            yield from parts(key)
-            yield from parts(each)
-    elif isinstance(value, (list, tuple)):
-        for each in value:
-            yield from parts(each)
+    """A value, and all that it holds.
+
+    :raises ValueError: when that is more than any configuration has, or a list or dict is in itself.
+    """
+    room, waiting = ROOM, [(value, 0)]
+    while waiting:
+        each, depth = waiting.pop()
+        room -= 1 + (len(each) if isinstance(each, (str, bytes, list, tuple, dict)) else 0)
+        if room < 0 or depth > DEEPEST:
+            raise ValueError("a value with more in it than configurations have")
+        yield each
+        inside: list[Any] = []
+        if isinstance(each, dict):
+            inside = [part for item in each.items() for part in item]
+        elif isinstance(each, (list, tuple)):
+            inside = list(each)
+        waiting += [(part, depth + 1) for part in reversed(inside)]
+
+
+def weight(*values: Any) -> int:
+    """How much values hold: each item and each character counts one.
+
+    :raises ValueError: as `parts` does.
+    """
+    return sum(1 + (len(each) if isinstance(each, (str, bytes)) else 0) for value in values for each in parts(value))
 
 
 def is_large(value: Any) -> bool:

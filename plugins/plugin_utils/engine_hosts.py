@@ -8,9 +8,8 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.names import HOST
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.names import HOST, is_loopback
 
-STATES = ("idle", "busy", "silent")
 # by group, the count that is not 0 on its hosts
 GROUPS = {
     "engines": "all",
@@ -87,7 +86,7 @@ def _aliases(engines: Sequence[Mapping[str, Any]], slots: Slots) -> dict[str, st
 
 def _host_by_name(hostname: str | None, aliases: Mapping[str, str], known: Sequence[str], taken: Collection[str]) -> str:
     """The host that an engine means by its machine's name; empty when that is not known, or is no name for a host."""
-    if not hostname or hostname in taken:
+    if not hostname or hostname in taken or hostname in GROUPS or is_loopback(hostname):
         return ""
     if hostname in aliases:
         return aliases[hostname]

@@ -13,11 +13,18 @@ from ansible_collections.ipyfleet.cluster.plugins.plugin_utils import ipcluster_
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils import ipcluster_words as words
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.config_terms import Unknown
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_values import shown
-from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.ipcluster_notes import TEMPLATE, Found, Notebook, adapted
-from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.names import split_user
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.ipcluster_notes import (
+    AS_TEMPLATE,
+    Found,
+    Notebook,
+    adapted,
+    has_template,
+)
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.names import is_loopback, split_user
 
 LOCAL = "localhost"
-LOOPBACK = ("localhost", "127.0.0.1", "::1", "localhost.localdomain")
+# the variable for what is said of ssh and has none of its own
+COMMON = "ansible_ssh_common_args"
 SSH = ("SSHEngineSetLauncher", "SSHEngineLauncher", "SSHProxyEngineSetLauncher", "SSHLauncher")
 # what stands in an example where an address has to be: xxx.xxx.xxx.x02, <host>, your-host
 PLACEHOLDER = re.compile(r"(x+\.)+[x\d]*|.*[<>…].*|your[-_. ]?(host|server|node).*", re.IGNORECASE)
@@ -141,9 +148,8 @@ class Engines:
             book.carry(user, ("defaults", "ansible_user"), f"{where}.ansible_user")
         args = book.inherited("ssh_args", SSH)
         if args:
-            for variable, value in self.arguments(args).items():
+            for variable, value in self.arguments(args, ("defaults",), where).items():
                 self.defaults.setdefault(variable, value)
-                book.carry(args, ("defaults", variable), f"{where}.{variable}")
 
     def variables(self) -> None:
         """Environment variables of all engines."""
@@ -152,15 +158,28 @@ class Engines:
             self.defaults["ipp_engine_env"] = env
             self.book.carry(found, ("defaults", "ipp_engine_env"), f"defaults.ipp_engine_env: {', '.join(env)}")
 
-    def arguments(self, found: Found) -> dict[str, Any]:
-        """Arguments of ssh as variables."""
+    def arguments(self, found: Found, path: tuple[str, ...], where: str) -> dict[str, Any]:
+        """Arguments of ssh as variables.
+
+        :param path: the mapping that they are for.
+        :param where: how notes call it.
+        """
         listed = words.as_words(found.value)
         if listed is None:
-            self.book.leave(found, f"expected a list of words, got {shown(found.value)}")
+            self.book.leave(found, words.no_words(found.value))
             return {}
         connection = words.connection(listed)
+        if has_template([listed, connection.variables]):
+            # quotes may have kept it apart until now
+            self.book.leave(found, AS_TEMPLATE)
+            return {}
         for word, why in connection.left:
             self.leave_once(found, word, why)
+        for variable in connection.variables:
+            self.book.carry(found, (*path, variable), f"{where}.{variable}")
+        for word, what in connection.noted:
+            option = Found(f"{found.name}: {word}", None, found.place)
+            self.book.carry(option, (*path, COMMON), f"{where}.{COMMON}; {what}")
         return connection.variables
 
     def environment(self, found: Found, value: Any) -> dict[str, str]:
@@ -168,14 +187,16 @@ class Engines:
         env: dict[str, str] = {}
         for name, each in value.items() if isinstance(value, dict) else ():
             one = Found(f"{found.name}[{name!r}]", each, found.place)
-            if self.book.usable(one):
+            if has_template(name):
+                self.book.leave(one, AS_TEMPLATE)
+            elif self.book.usable(one):
                 env[str(name)] = str(each)
         return env
 
     def host(self, found: Found, key: Any, value: Any, ports: Counter[str]) -> None:
         """One host, with its number of engines or all that is said of them."""
         book = self.book
-        if not isinstance(key, str) or not key or TEMPLATE.search(key):
+        if not isinstance(key, str) or not key or has_template(key):
             book.wrong(found.place, f"engines.{key}", f"expected HOST or USER@HOST, got {shown(key)}")
             return
         number, more = numbered(value)
@@ -198,7 +219,7 @@ class Engines:
         """What a host is called in the fleet, with its user if it has one, and without."""
         user_host, port = split_port(key)
         user, address = split_user(user_host)
-        if port is None and (address in LOOPBACK or address in self.addresses):
+        if port is None and (is_loopback(address) or address in self.addresses):
             if user and self.controller == LOCAL:
                 self.book.leave(Found(f"{found.name}: {user}", None, found.place), "this machine is reached without SSH")
             return self.controller, self.controller
@@ -230,7 +251,8 @@ class Engines:
             elif key == "environment":
                 env = self.environment(one, value)
             elif key == "ssh_args":
-                self.hosts[name] = self.arguments(one) | self.hosts.get(name, {})
+                if variables := self.arguments(one, ("hosts", name), f"hosts.{name}"):
+                    self.hosts[name] = variables | self.hosts.get(name, {})
             else:
                 self.leave_once(found, str(key), known.replacement(f"SSHEngineLauncher.{key}"))
         return env
@@ -239,7 +261,7 @@ class Engines:
         """Arguments of one host's engines, which are settings for them alone."""
         listed = words.as_words(value)
         if listed is None:
-            self.book.leave(found, f"expected a list of words, got {shown(value)}")
+            self.book.leave(found, words.no_words(value))
             return
         settings, unknown = words.options(listed, words.ENGINE)
         for word, trait, raw in settings:

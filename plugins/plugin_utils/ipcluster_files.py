@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.config_source import NotPython, Place, Settings
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.config_settings import Place
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.config_source import NotPython, Settings
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_file import PLUGIN_NAMES, Fleet, FleetFileError, read_fleet
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_values import Problem
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_yaml import Path, Positions
@@ -34,7 +35,12 @@ def read(path: str, given: Mapping[str, Any], origins: Mapping[Path, Place] | No
     :raises FleetFileError: with every problem found.
     """
     file = config_file(path)
-    found = convert(settings(file), {"name": name_of(file), **given}, file)
+    settings_ = settings(file)
+    try:
+        found = convert(settings_, {"name": name_of(file), **given}, file)
+    except (ArithmeticError, LookupError, MemoryError, RecursionError, TypeError, ValueError) as error:
+        text = one_line(f"expected settings of ipcluster, got such as cannot be converted: {error}")
+        raise FleetFileError([Problem(file, 1, "", text)]) from error
     found = replace(found, data={"plugin": PLUGIN_NAMES[0], **found.data}, origins={**found.origins, **(origins or {})})
     places = [Place(file, 1), *found.origins.values()]
     lines = {path: number for number, path in enumerate(found.origins, 2)}

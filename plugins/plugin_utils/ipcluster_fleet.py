@@ -10,9 +10,9 @@ from typing import Any
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils import ipcluster_names as known
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils import ipcluster_words as words
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.config_source import Settings
-from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_values import shown
-from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.ipcluster_engines import LOCAL, LOOPBACK, PLACEHOLDER, Engines
-from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.ipcluster_notes import Conversion, Found, Notebook, adapted
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.ipcluster_engines import LOCAL, PLACEHOLDER, Engines
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.ipcluster_notes import Conversion, Found, Notebook, adapted, has_template
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.names import is_loopback
 
 EVERYWHERE = ("*", "0.0.0.0")
 # keys of a fleet file of which each entry counts by itself
@@ -42,11 +42,12 @@ class _Converter:
         host, by_ssh = self.controller_host()
         self.address()
         addresses = [str(self.controller[key]) for key in ("location", "ip") if self.controller.get(key)]
-        engines = Engines(self.book, host, [each for each in addresses if each not in LOOPBACK], host == LOCAL or by_ssh)
+        engines = Engines(self.book, host, [each for each in addresses if not is_loopback(each)], host == LOCAL or by_ssh)
         engines.read(bool(self.given.get("engines")))
         if not engines.shared:
             engines.defaults = {name: value for name, value in engines.defaults.items() if not name.startswith("ansible_")}
         self.traits(engines)
+        self.check_texts(engines)
         data = self.merged(host, engines)
         self.check_reach(host, mapping(data["engines"]))
         self.controller = {"host": self.controller["host"], **self.controller}
@@ -68,7 +69,7 @@ class _Converter:
                 continue
             listed = words.as_words(found.value)
             if listed is None:
-                self.book.leave(found, f"expected a list of words, got {shown(found.value)}")
+                self.book.leave(found, words.no_words(found.value))
                 continue
             if trait == "controller_cmd":
                 self.book.leave(found, known.OWN_ENVIRONMENT)
@@ -116,7 +117,7 @@ class _Converter:
         """Find where the controller listens, and by which name it is reached."""
         ip = self.first("ip", ("Cluster.controller_ip", "IPController.ip", "IPController.engine_ip", "IPController.client_ip"))
         self.first("location", ("Cluster.controller_location", "IPController.location", "IPEngine.location"))
-        if ip and ip.value not in (*EVERYWHERE, *LOOPBACK):
+        if ip and ip.value not in EVERYWHERE and not is_loopback(ip.value):
             self.controller.setdefault("location", ip.value)
             self.book.origins.setdefault(("controller", "location"), ip.place)
 
@@ -144,16 +145,17 @@ class _Converter:
         others = [name for each in engines if (name := str(each).rpartition("@")[2]) != host]
         mine = mapping(self.given.get("controller"))
         ip, location = self.controller.get("ip"), self.controller.get("location")
+        ip_here, location_here = is_loopback(str(ip)), is_loopback(str(location))
         place = book.origins.get(("controller", "location")) or book.origins.get(("controller", "ip"))
-        if ip in LOOPBACK and others and "ip" not in mine:
+        if ip_here and others and "ip" not in mine:
             book.uncarry(("controller", "ip"), "no other host could reach it; the controller listens on all addresses")
-        if "ip" not in mine and (ip in EVERYWHERE or ip in LOOPBACK):
+        if "ip" not in mine and (ip in EVERYWHERE or ip_here):
             # what a fleet does by itself: on all addresses, or on loopback when there is no other host
             self.controller.pop("ip", None)
             book.retell(("controller", "ip"), "a fleet's controller listens so by itself")
         if location and PLACEHOLDER.fullmatch(str(location)):
             book.wrong(place, "controller.location", f"expected the controller's name or address, got the placeholder {location!r}")
-        elif others and (location in LOOPBACK or (not location and host == LOCAL)):
+        elif others and (location_here or (not location and host == LOCAL)):
             book.wrong(
                 place or book.origins.get(("engines", next(iter(engines)))),
                 "controller.location",
@@ -182,6 +184,15 @@ class _Converter:
                 if isinstance(value, dict):
                     # a host's mapping replaces that for all hosts
                     mine[variable] = {**engines.defaults.get(variable, {}), **value}
+
+    def check_texts(self, engines: Engines) -> None:
+        """See that nothing of the files can be taken for a template, whatever it was made of."""
+        given = {"host"} if isinstance(self.given.get("controller"), str) else mapping(self.given.get("controller")).keys()
+        mine = {key: value for key, value in self.controller.items() if key not in given}
+        found = {"controller": mine, "engines": engines.engines, "hosts": engines.hosts, "defaults": engines.defaults}
+        for key, value in found.items():
+            if has_template(value):
+                self.book.wrong(None, key, "expected text without {{ and {%, which would begin a template in a fleet file, got some")
 
     def merged(self, host: str, engines: Engines) -> dict[str, Any]:
         """All keys, with those that were given in their places."""

@@ -55,7 +55,6 @@ CONTROLLER_LAUNCHERS = (
     "SSHControllerLauncher", "SSHLauncher", "LocalControllerLauncher", "MPIControllerLauncher", "LocalProcessLauncher",
     "ControllerLauncher", "BaseLauncher",
 )  # fmt: skip
-BATCH = ("pbs", "sge", "slurm", "lsf", "htcondor", "winhpc", "batch")
 # databases of the hub by their short names
 DATABASES = {name.lower(): f"ipyparallel.controller.{name.lower()}.{name}" for name in ("DictDB", "SQLiteDB", "MongoDB")} | {
     "nodb": "ipyparallel.controller.dictdb.NoDB"

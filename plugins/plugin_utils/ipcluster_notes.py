@@ -4,19 +4,22 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils import ipcluster_names as known
-from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.config_source import Place, Settings
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.config_settings import Place
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.config_source import Settings
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.config_terms import Unknown, parts
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_values import Problem, shown
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_yaml import Path
 
 # in a fleet file these would begin a template
 TEMPLATE = re.compile(r"\{[{%#]")
+AS_TEMPLATE = "in a fleet file, {{ or {% would begin a template"
 # levels of a log by the numbers of Python's
 LEVELS = {10: "DEBUG", 20: "INFO", 30: "WARN", 40: "ERROR", 50: "ERROR"}
 LEVEL_NAMES = {"WARNING": "WARN", "CRITICAL": "ERROR"} | {name: name for name in LEVELS.values()}
@@ -126,7 +129,7 @@ class Notebook:
 
     def inherited(self, trait: str, classes: Sequence[str], kind: type | None = None) -> Found | None:
         """A trait of the first class that has it; other classes may ask for it again."""
-        there = [name for cls in classes if (name := f"{cls}.{trait}") in self.pending]
+        there = [name for cls in dict.fromkeys(classes) if (name := f"{cls}.{trait}") in self.pending]
         if not there:
             return None
         first, fresh = self.pending[there[0]], there[0] not in self.used
@@ -148,8 +151,8 @@ class Notebook:
         unknown = next((each for each in parts(found.value) if isinstance(each, Unknown)), None)
         if unknown:
             why = f"`{unknown.text}` would have to be run"
-        elif any(isinstance(each, str) and TEMPLATE.search(each) for each in parts(found.value)):
-            why = "in a fleet file, {{ or {% would begin a template"
+        elif has_template(found.value):
+            why = AS_TEMPLATE
         elif kind is not None and not isinstance(found.value, kind):
             why = f"expected {'text' if kind is str else 'a mapping'}, got {shown(found.value)}"
         if why and not silent:
@@ -160,6 +163,8 @@ class Notebook:
         """Whether a value is one that the fleet's setting may have; if it is not, that is noted."""
         low, high = LEAST_AND_MOST.get(taken.variable, (None, None))
         right = isinstance(value, taken.types) and (bool in taken.types or not isinstance(value, bool))
+        if isinstance(value, float):
+            right = right and math.isfinite(value)
         if low is not None and high is not None:
             right = right and low <= value <= high
         if taken.variable.endswith("log_level"):
@@ -207,6 +212,11 @@ class Notebook:
         return Conversion(data, self.origins, in_order(note for _, note in self.carried), in_order(self.left), tuple(self.problems))
 
 
+def has_template(value: Any) -> bool:
+    """Whether a text in a value, a key or an item at any depth, would begin a template in a fleet file."""
+    return any(isinstance(each, str) and TEMPLATE.search(each) for each in parts(value))
+
+
 def in_order(notes: Iterable[Note]) -> tuple[Note, ...]:
     """Notes by file and line, each once."""
     return tuple(sorted(dict.fromkeys(notes), key=lambda note: (note.place.file, note.place.line)))
@@ -222,7 +232,7 @@ def adapted(name: str, value: Any) -> Any:
         return LEVEL_NAMES.get(text, value)
     if name == "IPController.db_class" and isinstance(value, str):
         return known.DATABASES.get(re.split(r"[.:]", value)[-1].lower(), value)
-    if name == "IPEngine.timeout" and isinstance(value, float):
+    if name == "IPEngine.timeout" and isinstance(value, float) and math.isfinite(value):
         return max(1, round(value))
     return value
 

@@ -22,6 +22,10 @@ COMMANDS = ("localcommand", "permitlocalcommand", "remotecommand", "requesttty",
 VARIABLES = {"port": "ansible_port", "user": "ansible_user", "identityfile": "ansible_ssh_private_key_file"}
 SHORT = {"p": "port", "l": "user", "i": "identityfile"}
 
+# of what is kept: options by which ssh runs a command or loads a library, and those by which it reads a file of settings
+RUN = {"I", "proxycommand", "knownhostscommand", "pkcs11provider", "securitykeyprovider", "xauthlocation", "match"}
+READ = {"F", "include"}
+
 # words of ipcontroller and ipengine, as Class.trait in today's names
 COMMON = {
     "profile": "IPController.profile", "profile-dir": "ProfileDir.location", "ipython-dir": "IPController.ipython_dir",
@@ -41,6 +45,7 @@ ENGINE = {
     "ssh": "IPEngine.sshserver", "sshkey": "IPEngine.sshkey", "location": "IPEngine.location", "ip": "IPEngine.location",
     "timeout": "IPEngine.timeout", "mpi": "IPEngine.use_mpi", "log-level": "IPEngine.log_level",
 }  # fmt: skip
+NO_OPTION = "a word"
 LEVELS = {"debug": 10, "quiet": 50}
 DATABASES = ("dictdb", "sqlitedb", "mongodb", "nodb")
 
@@ -51,10 +56,12 @@ class Connection:
 
     :param variables: Ansible's variables for it.
     :param left: words without a counterpart, and why.
+    :param noted: words among the variables that do something on the machine that connects, and what.
     """
 
     variables: dict[str, Any] = field(default_factory=dict)
     left: list[tuple[str, str]] = field(default_factory=list)
+    noted: list[tuple[str, str]] = field(default_factory=list)
 
 
 def as_words(value: Any) -> list[str] | None:
@@ -67,6 +74,12 @@ def as_words(value: Any) -> list[str] | None:
     if isinstance(value, (list, tuple)) and all(isinstance(each, (str, int)) and not isinstance(each, bool) for each in value):
         return [str(each) for each in value]
     return None
+
+
+def no_words(value: Any) -> str:
+    """What is wrong with arguments that are no words; their text may be a secret."""
+    kind = "a text with a quote that does not end" if isinstance(value, str) else f"something else in a {type(value).__name__}"
+    return f"expected a list of words, got {kind}"
 
 
 def connection(words: Sequence[str]) -> Connection:
@@ -103,12 +116,17 @@ def _with_value(found: Connection, kept: list[str], letter: str, value: str) -> 
         found.left.append((f"-{letter} {value}", HOST_KEYS))
     elif (letter in KEPT_WITH_VALUE and lower not in COMMANDS) or letter == "i":
         kept += [f"-{letter}", value]
+        for does, options_ in (("runs this", RUN), ("reads this file", READ)):
+            if letter in options_ or lower in options_:
+                found.noted.append((f"-{letter} {value}", f"ssh {does} on the machine that you deploy from"))
     else:
         found.left.append((f"-{letter} {value}", "of no use to connections of Ansible's"))
 
 
 def options(words: Sequence[str], known: Mapping[str, str]) -> tuple[list[tuple[str, str, Any]], list[str]]:
     """Settings that arguments of ipcontroller or ipengine make: the word, ``Class.trait``, its value; and words that make none.
+
+    The latter have no values with them, which may be secrets.
 
     :param known: `CONTROLLER` or `ENGINE`.
     """
@@ -120,7 +138,7 @@ def options(words: Sequence[str], known: Mapping[str, str]) -> tuple[list[tuple[
         word = rest.pop(0)
         match = re.fullmatch(r"--?([A-Za-z][\w.-]*)(=(.*))?", word, re.DOTALL)
         if not match:
-            unknown.append(word)
+            unknown.append(re.split(r"[=:\s]", word)[0] if word.startswith("-") else NO_OPTION)
             continue
         name, given, text = match.groups()
         short = name.replace("_", "-") if "." not in name else name
@@ -130,7 +148,9 @@ def options(words: Sequence[str], known: Mapping[str, str]) -> tuple[list[tuple[
         elif short in DATABASES and known is CONTROLLER:
             found.append((word, "IPController.db_class", short))
         elif not trait:
-            unknown.append(word)
+            unknown.append(word.partition("=")[0])
+            if given is None and rest and not rest[0].startswith("-"):
+                rest.pop(0)
         elif given:
             found.append((f"--{name}", trait, plain(text)))
         elif rest and not rest[0].startswith("-"):
@@ -144,5 +164,5 @@ def plain(text: str) -> Any:
     """The value of an option: of Python's if it is written so, else the text, without quotes that were for a shell."""
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
         return text.strip("'\"") if re.fullmatch(r"(['\"]).*\1", text, re.DOTALL) else text

@@ -108,6 +108,12 @@ def test_engines_are_on_the_hosts_of_their_slots_busy_or_not() -> None:
         ("ipp_engine", "engine-9"),
         ("{{ x }}", "engine-9"),
         ("-oProxyCommand=x", "engine-9"),
+        ("localhost", "engine-9"),
+        ("LocalHost.localdomain", "engine-9"),
+        ("127.0.1.1", "engine-9"),
+        ("::1", "engine-9"),
+        ("engines", "engine-9"),
+        ("engines_idle", "engine-9"),
         (None, "engine-9"),
     ],
 )

@@ -80,6 +80,36 @@ def test_a_file_is_written_and_what_is_not_in_it_is_said(tmp_path: Path, monkeyp
     assert written == yaml.safe_load((tmp_path / "ssh.fleet.yml").read_text())
 
 
+# what a template is once a shell's quotes are gone
+HIDDEN = r"""'{''{ lookup(\"pipe\", \"touch MARK\") }}'"""
+TEMPLATES = """
+c.Cluster.engine_launcher_class = "ssh"
+c.IPController.location = "head"
+c.SSHLauncher.ssh_args = "-l HIDDEN -o Tag=HIDDEN"
+c.SSHLauncher.environment = {"A{{ lookup('pipe', 'touch MARK') }}": "a"}
+c.SSHEngineSetLauncher.engines = {"node1": {"n": 1, "ssh_args": "-i HIDDEN"}}
+"""
+
+
+def test_no_template_gets_in_by_way_of_quotes_or_keys(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    folder = profile(tmp_path, {"ipcluster_config.py": TEMPLATES.replace("HIDDEN", HIDDEN).replace("MARK", str(mark))})
+    result = typed(str(folder), "-o", str(tmp_path / "lab.fleet.yml"))
+    assert result.exit_code == 0, result.output
+    assert not mark.exists()
+    written = yaml.safe_load((tmp_path / "lab.fleet.yml").read_text())
+    assert "{{" not in json.dumps(written)
+    assert result.output.count("would begin a template") == 3
+
+
+def test_an_environment_of_engines_is_no_reason_to_refuse(tmp_path: Path) -> None:
+    text = 'c.SSHLauncher.environment = {"A": "a"}\nc.SSHEngineSetLauncher.engines = {"n1": 1}\nc.IPController.location = "head"\n'
+    folder = profile(tmp_path, {"ipcluster_config.py": text})
+    result = typed(str(folder), "--strict", "-o", str(tmp_path / "lab.fleet.yml"))
+    assert result.exit_code == 0, result.output
+    assert yaml.safe_load((tmp_path / "lab.fleet.yml").read_text())["defaults"] == {"ipp_engine_env": {"A": "a"}}
+
+
 def test_json_says_what_became_of_each_setting(tmp_path: Path) -> None:
     folder = folder_of("post", tmp_path)
     result = typed(str(folder), "--controller", "head", "--strict", "--json", "-o", str(tmp_path / "lab.fleet.yml"))

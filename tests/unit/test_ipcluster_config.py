@@ -108,6 +108,23 @@ def test_nothing_of_a_file_is_run(tmp_path: Path) -> None:
         "c.SSHLauncher.user = '{:999999999}'.format(1)",
         "c.SSHLauncher.user = f'{1:999999999}'",
         "c.SSHLauncher.user = '1'.zfill(999999999)",
+        "c.SSHLauncher.user = '%*d' % (10**10, 1)",
+        "c.SSHLauncher.user = '%*d' % (10000000000, 1)",
+        "c.SSHLauncher.user = b'%99999999999d' % 1",
+        "c.SSHLauncher.user = ('x' * 10000).join(['y' * 10] * 10000)",
+        "c.SSHLauncher.user = ('a' * 10000).replace('a', 'b' * 10000)",
+        "c.SSHLauncher.user = ('{0}' * 3000).format('a' * 10000)",
+        "s = 'a' * 10000\nfor i in range(9999):\n    t = ('{0}' * 3000).format(s)",
+        "a = [0] * 10000; b = [a] * 10000; d = [b] * 10000\nc.SSHLauncher.user = str(d)",
+        "x = [1]\nfor _ in range(40):\n    x = [x, x]\nc.IPController.ip = x\nc.SSHLauncher.user = f'{x}'",
+        "x = (1,)\nfor _ in range(40):\n    x = (x, x)\nc.SSHLauncher.user = {x}\nc.IPController.ip = {x: 1}",
+        "x = [1]\nfor _ in range(60):\n    x.extend(x)\nc.IPController.ip = x",
+        "x = 7\nfor _ in range(9999):\n    x *= x\nc.IPController.ip = x",
+        "x = [1]\nfor each in x:\n    x.append(each)\nc.IPController.ip = x",
+        "for i in range(9999):\n  for j in range(9999):\n    unknown(c, i, j)",
+        "x = []\nx.append(x)\nc.IPController.ip = x\nc.SSHLauncher.ssh_args = x\nc.SSHLauncher.environment = {'A': x}",
+        "x = []\nfor _ in range(9999):\n    x = [x]\nc.IPController.ip = x\nc.SSHLauncher.ssh_args = x",
+        "def f():\n    c.HeartMonitor.period[f()] = f()\nf()",
         "c.Cluster.n = [0 for a in range(9999) for b in range(9999) for d in range(9999)]",
         "x = 7\nfor i in range(9999):\n    x = x * x\nc.Cluster.n = x",
         "for i in range(9999):\n  for j in range(9999):\n    for k in range(9999):\n      pass\n",
@@ -216,6 +233,23 @@ def test_arguments_of_ssh_become_variables() -> None:
         "ansible_ssh_common_args": "-i two -o 'IdentityFile three' -o ServerAliveInterval=5 -A -J gate -o StrictHostKeyChecking=yes",
     }
     assert [word for word, _ in found.left] == ["-AXv", "x", "-L 1:a:1", "-o LocalCommand=touch x", "-p "]
+
+
+def test_what_runs_or_reads_something_at_each_connection_is_said(tmp_path: Path) -> None:
+    text = """
+c.Cluster.engine_launcher_class = 'ssh'
+c.IPController.location = 'head'
+c.SSHLauncher.ssh_args = ['-o', 'ProxyCommand=nc %h %p', '-F', '/tmp/settings', '-J', 'gate']
+c.SSHEngineSetLauncher.engines = {'n1': 1, 'n2': {'n': 1, 'ssh_args': '-o "KnownHostsCommand keys" -p 22'}}
+"""
+    _, found = ipcluster_files.read(str(profile(tmp_path, {"ipcluster_config.py": text})), {})
+    carried = [str(each).removeprefix("ipcluster_config.py:") for each in found.carried]
+    everywhere = "defaults.ansible_ssh_common_args; ssh"
+    assert f"4: SSHLauncher.ssh_args: -o ProxyCommand=nc %h %p: {everywhere} runs this on the machine that you deploy from" in carried
+    assert f"4: SSHLauncher.ssh_args: -F /tmp/settings: {everywhere} reads this file on the machine that you deploy from" in carried
+    assert "5: SSHEngineSetLauncher.engines['n2']['ssh_args']: hosts.n2.ansible_port" in carried
+    assert [each for each in carried if "KnownHostsCommand" in each and "runs this" in each]
+    assert not [each for each in carried if "gate" in each]
 
 
 PLUGIN = """
