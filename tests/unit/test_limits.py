@@ -28,7 +28,7 @@ def slot_files(slots: int, **variables: Any) -> list[dict[str, Any]]:
     part = yaml.safe_load((ROOT / "roles" / "ipp_engine" / "vars" / "main.yml").read_text())
     host = {"slots": [{"number": number, "id": 10 + number} for number in range(slots)]}
     environment = {"PGSERVICEFILE": "{etc}/pg_service.conf"}
-    known = {"fleet": {"launcher": "service"}, "places": {"etc": "/etc/x"}, "__postgresql_environment": environment}
+    known: dict[str, Any] = {"fleet": {"launcher": "service"}, "places": {"etc": "/etc/x"}, "__postgresql_environment": environment}
     known |= {**DEFAULTS, **variables, "host": host}
     templar = Templar(DataLoader(), variables=known)
     known["__ipp_engine_gpus"] = templar.template(trust_as_template(part["__ipp_engine_gpus"]))
