@@ -67,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("hosts", nargs="+", metavar="HOST[=RELEASE]")
     verb.add_argument("--inventory", type=Path, required=True, help="inventory file to write")
     verb.add_argument("--key", type=Path, required=True, help="SSH key to use, made when absent; known_hosts is written beside it")
+    verb.add_argument("--networks", action="append", default=[], metavar="HOST=NAME,...", help="networks of a host, its main one first")
     verb.add_argument("--run-arg", action="append", default=[], help="one more argument for `run`, as it is")
     verb = verbs.add_parser("logs")
     verb.add_argument("prefix")
@@ -81,8 +82,9 @@ def parser() -> argparse.ArgumentParser:
 def up(args: argparse.Namespace) -> dict[str, object]:
     """Start hosts and write an inventory of them."""
     wanted = {name: release or RELEASE for name, _, release in (each.partition("=") for each in args.hosts)}
+    networks = {name: found.split(",") for name, _, found in (each.partition("=") for each in args.networks)}
     way = hosts.Way(args.key, args.key.with_name("known_hosts"))
-    started, engine = hosts.up(find_engine(), args.prefix, wanted, way, args.run_arg, say)
+    started, engine = hosts.up(find_engine(), args.prefix, wanted, way, args.run_arg, say, networks)
     args.inventory.parent.mkdir(parents=True, exist_ok=True)
     args.inventory.write_text(hosts.inventory(started, engine, way))
     return {"hosts": {name: asdict(host) for name, host in started.items()}, "inventory": str(args.inventory)}

@@ -53,21 +53,23 @@ def table(options: dict[str, dict[str, Any]]) -> list[str]:
     return rows
 
 
-def inventory_options() -> dict[str, dict[str, Any]]:
-    """Options of the inventory plugin."""
-    tree = ast.parse((ROOT / "inventory_plugins" / "fleet.py").read_text())
+def inventory_options(name: str) -> dict[str, dict[str, Any]]:
+    """Options of an inventory plugin."""
+    tree = ast.parse((ROOT / "inventory_plugins" / f"{name}.py").read_text())
     for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "DOCUMENTATION":
             options = yaml.safe_load(ast.literal_eval(node.value))["options"]
             return {name: {"type": "str", **option} for name, option in options.items()}
-    raise ValueError("the inventory plugin has no documentation")
+    raise ValueError(f"the inventory plugin {name} has no documentation")
 
 
 def page() -> str:
     """The whole page."""
     lines = ["# Reference", "", "Made by `tools/reference.py` from the argument specs; do not edit.", ""]
-    lines += ["## The fleet file", "", *table(inventory_options()), ""]
+    lines += ["## The fleet file", "", *table(inventory_options("fleet")), ""]
     lines += ["Beside these: `compose`, `groups`, `keyed_groups` and `strict`, as in every constructed inventory.", ""]
+    lines += ["## A file of live engines", "", *table(inventory_options("engines")), ""]
+    lines += ["Beside these: the same, and `cache`, `cache_plugin`, `cache_timeout`, `cache_connection` and `cache_prefix`.", ""]
     for role in ROLES:
         spec = yaml.safe_load((ROOT / "roles" / role / "meta" / "argument_specs.yml").read_text())["argument_specs"]["main"]
         lines += [f"## Role {role}", "", f"{spec['short_description']}.", "", *table(spec["options"]), ""]

@@ -25,12 +25,12 @@ from ipyfleet.lab.image import RELEASES
 ROOT = Path(__file__).resolve().parent.parent
 TEST = ROOT / ".test"
 # folders of programs that run on hosts
-PROGRAMS = ("roles/ipp_node/files", "roles/jupyterlab/files", "roles/postgresql/files")
+PROGRAMS = ("roles/ipp_node/files", "roles/ipp_controller/files", "roles/jupyterlab/files", "roles/postgresql/files")
 # how pytest, mypy and Ansible begin a line about what failed
 TELLING = re.compile(r"(FAILED|ERROR|E   |WORDS |fatal:|\[ERROR\]|.*: error: )")
 # what fails after a failure is mostly its consequence; what was it, is said at the end
 FIRST_TOLD, LAST_TOLD = 40, 20
-PARTS = ("lint", "unit", "package", "fresh", "lab", "scenario")
+PARTS = ("lint", "unit", "package", "launchers", "fresh", "lab", "scenario")
 # scenarios that run at the same time: they wait more than they compute
 AT_ONCE = 2
 # the scenario in which somebody has a browser
@@ -86,7 +86,7 @@ class Tests:
         self.run("mypy: shared code", "mypy", "-p", "ansible_collections.ipyfleet.cluster.plugins")
         self.run("mypy: package", "mypy", "-p", "ipyfleet")
         self.run("mypy: the rest", "mypy", "plugins/action", "plugins/filter", "plugins/modules", *PROGRAMS, "tools")
-        self.run("mypy: tests", "mypy", "tests/unit", "tests/fresh", "tests/lab", "tests/testinfra")
+        self.run("mypy: tests", "mypy", "tests/unit", "tests/fresh", "tests/lab", "tests/testinfra", "tests/launchers")
         self.run("mypy: packaging tests", "mypy", "tests/packaging")
         self.run("yamllint", "yamllint", "--strict", ".")
         self.run("ansible-lint", "ansible-lint")
@@ -99,6 +99,10 @@ class Tests:
     def package(self) -> None:
         """Every shape of the tree is built, installed and used."""
         self.run("packages", "pytest", "-q", "tests/packaging")
+
+    def launchers(self) -> None:
+        """A fleet of this user's own, started and stopped by ipyparallel."""
+        self.run("launchers", "pytest", "-v", "tests/launchers")
 
     def fresh(self) -> None:
         """The README's commands on machines that have nothing."""
@@ -201,6 +205,7 @@ def main() -> int:
             "lint": tests.lint,
             "unit": tests.unit,
             "package": tests.package,
+            "launchers": tests.launchers,
             "fresh": tests.fresh,
             "lab": tests.lab,
             "scenario": lambda: tests.scenario(chosen),

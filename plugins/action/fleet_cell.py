@@ -11,6 +11,7 @@ from ansible.errors import AnsibleConnectionFailure
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.base import HostAction
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.database import seen_by_clients
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.explain import NO_PYTHON, explain, unreached
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.jumps import reason
 
 NOT_DEPLOYED = "expected the fleet's Python on its host, got none; it was never deployed there: run site.yml for its host"
 
@@ -30,7 +31,7 @@ class ActionModule(HostAction):
         try:
             done = self.ask(fleet, variables)
         except AnsibleConnectionFailure as error:
-            return result | failed(f"its host is unreachable: {unreached(error.message)}")
+            return result | failed(f"its host is unreachable: {unreached(reason(self._connection, error.message))}")
         if done.get("failed"):
             problem = explain(done)
             # it runs with the fleet's own Python

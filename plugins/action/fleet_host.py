@@ -20,6 +20,7 @@ from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_tree import
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.base import ROOT, HostAction, store
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.client_files import (
     CONNECTION,
+    ENGINE,
     TOKEN,
     make_folder,
     prover,
@@ -29,10 +30,15 @@ from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.client_files impo
 )
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.database_secrets import secrets_for
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.explain import explain, summary, unreached
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.jumps import reason
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.locks import lock_key
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.places import fill
-from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.secret_store import StoreError, new_secrets
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.secret_store import StoreError, new_secrets, public_of
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.services import units_of
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.trust import known_hosts, sources
 
+# phases that can be about some of the units
+CHOOSING = ("logs", "start", "stop", "restart", "signal")
 MANAGED = "Managed by ipyfleet: the next run undoes changes made here"
 
 
@@ -40,16 +46,25 @@ class ActionModule(HostAction):
     """One run of the module a host, one more when the environment's archive has to go there."""
 
     TRANSFERS_FILES = True
-    _VALID_ARGS = frozenset(("phase", "fleet", "archive", "keep_data", "lines", "since", "dest", "folder"))
+    _VALID_ARGS = frozenset(("phase", "fleet", "archive", "keep_data", "lines", "since", "signal", "dest", "folder", "engine_dest"))
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self.folders: dict[str, str] = {}
+        # units that the phase is about: all if empty, none of this host if None
+        self.only: list[str] | None = []
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Carry out one phase on the task's host."""
-        # a temporary folder there would take a connection, which the phase `client` does without
-        self.TRANSFERS_FILES = self._task.args["phase"] != "client"
+        variables = task_vars or {}
+        phase = self._task.args["phase"]
+        self.only = units_of(self._task.args["fleet"], variables["inventory_hostname"], phase) if phase in CHOOSING else []
+        # a temporary folder there would take a connection, which is not needed
+        self.TRANSFERS_FILES = phase != "client" and self.only is not None
         try:
-            return self.carry_out(super().run(tmp, task_vars), task_vars or {})
+            return self.carry_out(super().run(tmp, task_vars), variables)
         except AnsibleConnectionFailure as error:
-            return {"unreachable": True, "msg": unreached(error.message)}
+            return {"unreachable": True, "msg": unreached(reason(self._connection, error.message))}
 
     def cleanup(self, force: bool = False) -> None:
         """Leave a host alone that went away; what happened is told already."""
@@ -58,12 +73,13 @@ class ActionModule(HostAction):
 
     def carry_out(self, result: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
         """Carry out the phase, and add what came of it to `result`."""
-        self.folders: dict[str, str] = {}
         phase = self._task.args["phase"]
         try:
             if phase == "client":
                 return result | self.client(variables)
-            arguments = self.arguments(variables)
+            if self.only is None:
+                return result | {"changes": [], "msg": "no service of this host is meant"}
+            arguments = self.arguments(variables) | {"only": self.only}
         except AnsibleConnectionFailure:
             raise
         except (AnsibleError, StoreError, InvalidContentError) as error:
@@ -82,17 +98,22 @@ class ActionModule(HostAction):
         return result | done | {"diff": diff_of(done["changes"]), "msg": summary(done["changes"])}
 
     def client(self, variables: dict[str, Any]) -> dict[str, Any]:
-        """Write what a client on the control node needs: its connection file to `dest`, all there is to `folder`."""
+        """Write what a client on the control node needs: its connection file to `dest`, all there is to `folder`.
+
+        What an engine that somebody starts elsewhere needs goes to `engine_dest`.
+        """
         fleet, arguments = self._task.args["fleet"], self._task.args
-        dest, folder = (Path(given).expanduser().absolute() if (given := arguments.get(key)) else None for key in ("dest", "folder"))
-        if dest is folder is None:
-            return {"failed": True, "msg": "expected -e client_file=PATH or -e client_dir=FOLDER, got neither"}
+        places = (arguments.get(key) for key in ("dest", "folder", "engine_dest"))
+        dest, folder, engine = (Path(given).expanduser().absolute() if given else None for given in places)
+        if not (dest or folder or engine):
+            return {"failed": True, "msg": "expected -e client_file=PATH, -e client_dir=FOLDER or -e engine_file=PATH, got none"}
         keys = store(fleet["secrets_dir"], self._loader.get_text_file_contents)
         what = "its keys" if not keys.secrets() else "JupyterLab's token" if folder and fleet["jupyterlab"] and not keys.token() else ""
         if what:
             return {"failed": True, "msg": f"fleet {fleet['name']}: expected {what} in {fleet['secrets_dir']}, got none; deploy it first"}
         texts = self.client_texts(fleet, variables)
         wanted = {dest: texts[CONNECTION]} if dest else {}
+        wanted |= {engine: self.rendered_for_client(*ENGINE)} if engine else {}
         dry = self._task.check_mode
         try:
             if folder:
@@ -104,8 +125,8 @@ class ActionModule(HostAction):
                     make_folder(folder, fleet["name"], texts)
             changed = write_files(wanted, dry)
         except OSError as error:
-            return {"failed": True, "msg": f"{error.filename or dest or folder}: cannot be written: {error.strerror}"}
-        return {"changed": changed, "msg": str(dest or folder)}
+            return {"failed": True, "msg": f"{error.filename or dest or folder or engine}: cannot be written: {error.strerror}"}
+        return {"changed": changed, "msg": str(dest or folder or engine)}
 
     def client_texts(self, fleet: Mapping[str, Any], variables: dict[str, Any]) -> dict[str, str]:
         """What a client on the control node needs, by the name of the file."""
@@ -113,9 +134,13 @@ class ActionModule(HostAction):
         secrets = self.secrets(fleet, variables | {"inventory_hostname": prover(fleet)})
         # it is on none of the fleet's hosts
         known |= {"secrets": secrets, "inventory_hostname": ""}
-        self.templar = self._templar.copy_with_new_env(available_variables=known)
-        texts = {name: self.render(self.folder(role), template, known) for name, (role, template) in templates(fleet).items()}
+        self.templar, self.client_vars = self._templar.copy_with_new_env(available_variables=known), known
+        texts = {name: self.rendered_for_client(*each) for name, each in templates(fleet).items()}
         return texts | ({TOKEN: str(secrets["jupyterlab_token"])} if fleet["jupyterlab"] else {})
+
+    def rendered_for_client(self, role: str, template: str) -> str:
+        """A file as it is on a machine that is no host of the fleet, after `client_texts`."""
+        return self.render(self.folder(role), template, self.client_vars)
 
     def execute(self, arguments: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
         """Run the module; what Ansible has to say of becoming another user is a failure like others."""
@@ -148,6 +173,9 @@ class ActionModule(HostAction):
         host = fleet["hosts"][variables["inventory_hostname"]]
         # numbers and booleans that were given as text, as the roles' specs want them
         found: dict[str, Any] = variables | host["set"] | {"fleet": fleet, "host": host, "secrets": self.secrets(fleet, variables)}
+        if fleet["trust"]:
+            name = variables["inventory_hostname"]
+            found["trust"] = {"known_hosts": known_hosts(fleet["trust"], name), "sources": sources(fleet["trust"], name)}
         found.setdefault("ansible_managed", MANAGED)
         return found
 
@@ -181,15 +209,17 @@ class ActionModule(HostAction):
             "fleet": fleet["name"],
             "scope": scope,
             "accounts": list(self.expanded(parts, "accounts", scope)) if scope == "system" else [],
-            "paths": {key: self.places[key] for key in ("root", "etc", "state", "run", "lab", "lab_run", "tunnel")},
+            "paths": {key: self.places[key] for key in ("root", "etc", "state", "run", "lab", "lab_run", "tunnel", "door")},
             "python": variables["ipp_node_python"],
+            "at_boot": scope == "user" and bool(self.evaluate("__ipp_node_at_boot")),
             "lock": fleet["locks"][lock_key(host)],
             "entries": [{key: entry[key] for key in kept if entry.get(key) not in (None, "")} for entry in entries],
             "secrets": secrets,
             "prune": [each["path"] for each in self.expanded(parts, "prune", scope)],
             "units": [{key: unit[key] for key in ("name", "inputs", "check", "run") if key in unit} for unit in units],
             "probe": probe,
-            **{key: self._task.args[key] for key in ("keep_data", "lines", "since") if key in self._task.args},
+            "held": held_of(fleet, self.places),
+            **{key: self._task.args[key] for key in ("keep_data", "lines", "since", "signal") if key in self._task.args},
         }
 
     def expanded(self, parts: Mapping[str, Any], kind: str, scope: str) -> Iterator[dict[str, Any]]:
@@ -210,6 +240,9 @@ class ActionModule(HostAction):
         found: dict[str, Any] = asdict(keys.secrets() or new_secrets())
         if fleet["jupyterlab"]:
             found["jupyterlab_token"] = keys.create_token(dry=True)
+        if fleet["trust"]:
+            found["login_key"] = keys.create_login_key(dry=True)
+            found["login_public"] = public_of(found["login_key"])
         if not fleet["postgresql"]:
             return found
         there = variables["hostvars"][fleet["postgresql"]["host"]]
@@ -242,6 +275,14 @@ class ActionModule(HostAction):
 
 class InvalidContentError(Exception):
     """A rendered file is not of the kind that its name says."""
+
+
+def held_of(fleet: Mapping[str, Any], where: Mapping[str, str]) -> dict[str, Any]:
+    """How engines are told that are no services, and what holds them, on hosts that have some, or had."""
+    inputs = [f"{where['etc']}/engine-", f"{where['etc']}/ipengine_config.py", f"{where['lib']}/", f"{where['env']}"]
+    inputs.append(f"{where['security']}/ipcontroller-engine.json")
+    programs = {"engine": f"{where['lib']}/ipengine.py", "program": f"{where['lib']}/ipyfleet_engines.py"}
+    return {"by": fleet["launcher"], **programs, "mark": f"--etc={where['etc']}", "inputs": inputs if fleet["launcher"] == "ssh" else []}
 
 
 def unit_of(unit: dict[str, Any], scope: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
-from ansible_collections.ipyfleet.cluster.plugins.plugin_utils import database, database_secrets, findings, needed, notebook, wanted
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils import database, database_secrets, findings, needed, notebook, trust, wanted
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.base import (
     ROOT,
     builder,
@@ -25,6 +25,7 @@ from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.explain import un
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.locks import Locks, lock_key, package_sets
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.plain import plain
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.secret_store import FleetState, SecretStore, StoreError
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.services import ServiceError, chosen
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.specs import check, load_specs, owned
 
 SPECS = ("ipp_node", *wanted.ROLES, "postgresql", "fleet_ca")
@@ -34,7 +35,7 @@ class ActionModule(ActionBase):
     """Reads all hosts' variables at once, where a role could only read its own host's."""
 
     _requires_connection = False
-    _VALID_ARGS = frozenset(("stage", "fleet"))
+    _VALID_ARGS = frozenset(("stage", "fleet", "services"))
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Carry out a stage, the method of its name; each says what it does."""
@@ -72,11 +73,17 @@ class ActionModule(ActionBase):
             for host, each in fleet["hosts"].items():
                 each["set"] = self.converted[host]
             self.set_clients(fleet, keys.state().addresses)
+            if fleet["trust"]:
+                fleet["trust"]["known"] = keys.state().trust
         except StoreError as error:
             raise Refused([str(error)]) from error
         locks = Locks(folder, builder())
         fleet["locks"] = {key: locks.known_digest(key) for key in package_sets(fleet)}
         fleet["asked"] = list(self.vars.get("ansible_play_hosts_all", hosts))
+        try:
+            fleet["services"] = chosen(fleet, self._task.args.get("services", []))
+        except ServiceError as error:
+            raise Refused(error.problems) from error
         return {"fleet": fleet}
 
     def needed_problems(self, variables: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -94,7 +101,7 @@ class ActionModule(ActionBase):
             source = self.vars["hostvars"][host]
             found[host] = {}
             for name in source:
-                if owned(name, SPECS) or name in ("ansible_host", "inventory_dir"):
+                if owned(name, SPECS) or name in ("ansible_host", "ansible_port", "inventory_dir"):
                     try:
                         found[host][name] = source[name]
                     except AnsibleError as error:
@@ -132,19 +139,32 @@ class ActionModule(ActionBase):
             fleet["addresses"] = {host: known[host] for host in fleet["hosts"] if host in known}
             self.set_clients(fleet, known)
             fleet["remembered"] = asdict(state)
+            met = self.meet(fleet, facts)
+            if fleet["trust"] and (unknown := trust.unknown_sources(fleet["trust"])):
+                why = "as this run does not look at it" if unknown[0] not in facts else "on the host"
+                raise Refused([f"{unknown[0]}: expected addresses that its logins come from, found none {why}; set ipp_node_ssh_from"])
             python = next((str(seen["python"]) for seen in facts.values()), None)
             if python:
                 fleet["locks"] = Locks(fleet["secrets_dir"], builder()).digests(fleet, python)
-            changing = [host for host in facts if changes(fleet, host, looks[host], before[host])]
+            changing = [host for host in facts if host in met or changes(fleet, host, looks[host], before[host])]
         except (StoreError, EnvironmentProblem) as error:
             raise Refused([str(error)]) from error
         result: dict[str, Any] = {"fleet": fleet, "changing": changing}
         away = {host: looks[host]["msg"] for host in unreachable}
         if reason := self.database_away(fleet):
             away[fleet["postgresql"]["host"]] = unreached(reason)
-        if away:
-            result["warnings"] = [f"{host} is unreachable and left out: {reason}" for host, reason in away.items()]
-        return result
+        warnings = [f"{host} is unreachable and left out: {reason}" for host, reason in away.items()]
+        warnings += [f"{host}: {seen['boot']}" for host, seen in facts.items() if seen.get("boot")]
+        return result | ({"warnings": warnings} if warnings else {})
+
+    def meet(self, fleet: dict[str, Any], facts: Mapping[str, Mapping[str, Any]]) -> set[str]:
+        """Note what hosts that log in to each other said of themselves; returns those that have to hear of something new."""
+        if not fleet["trust"]:
+            return set()
+        before, logins = fleet["trust"]["known"], fleet["trust"]["logins"]
+        fleet["trust"]["known"] = before | trust.learned(facts)
+        new = {host for host, each in fleet["trust"]["known"].items() if each != before.get(host)}
+        return {*(host for host in logins if new & set(logins[host])), *(target for host in new for target in logins.get(host, ()))}
 
     def located(self) -> dict[str, Any]:
         """The fleet as its hosts were judged in this run, else with what is remembered of them, for the database's host."""
@@ -218,6 +238,8 @@ class ActionModule(ActionBase):
                     database_secrets.create_secrets(keys, fleet, self.vars["hostvars"][fleet["postgresql"]["host"]])
                 if fleet["jupyterlab"]:
                     keys.create_token()
+                if fleet["trust"]:
+                    keys.create_login_key()
                 keys.remember(state_of(fleet))
                 Locks(fleet["secrets_dir"], builder()).keep(fleet)
             except StoreError as error:
@@ -256,7 +278,7 @@ def addresses_of(facts: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 def state_of(fleet: Mapping[str, Any]) -> FleetState:
     """What is to be remembered of a fleet."""
     slots = {host: [int(slot["id"]) for slot in each["slots"]] for host, each in fleet["hosts"].items() if each["slots"]}
-    return FleetState(True, slots, dict(fleet.get("addresses", {})))
+    return FleetState(True, slots, dict(fleet.get("addresses", {})), trust.kept(fleet))
 
 
 class Refused(Exception):

@@ -10,6 +10,7 @@ from ansible.errors import AnsibleConnectionFailure
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.base import HostAction
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.database import seen_by_clients
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.explain import NO_PYTHON, explain, unreached
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.jumps import reason
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.report import nothing_answered, slots_of
 
 NOT_DEPLOYED = "expected the fleet's Python on its host, got none; the controller was never deployed there: run site.yml without --limit"
@@ -34,7 +35,7 @@ class ActionModule(HostAction):
         try:
             done = self.ask(fleet, slots, variables)
         except AnsibleConnectionFailure as error:
-            return result | nothing_answered(slots, f"its host is unreachable: {unreached(error.message)}")
+            return result | nothing_answered(slots, f"its host is unreachable: {unreached(reason(self._connection, error.message))}")
         if done.get("failed"):
             problem = explain(done)
             # it runs with the fleet's own Python
@@ -50,6 +51,8 @@ class ActionModule(HostAction):
             "connection_file": self.places["security"] + "/ipcontroller-client.json",
             "user": self.places["service"] if fleet["scope"] == "system" else "",
             "slots": slots,
+            # those beyond the run's limit too: they are no guests
+            "slot_ids": [slot["id"] for each in fleet["hosts"].values() for slot in each["slots"]],
             "timeout": self._task.args["timeout"],
             "probe": self._task.args["probe"],
             "database": seen_by_clients(fleet),

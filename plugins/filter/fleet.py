@@ -4,17 +4,37 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_pg_hba import lines_of
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.database_files import allowed, memory, value
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.limits import core_list
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.places import fill
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.plain import plain
 
 
 def fleet_python(value: object) -> str:
     """A value as Python source."""
     return repr(plain(value))
+
+
+def fleet_exec(words: object) -> str:
+    """A command as ExecStart of a systemd unit has it; `%i`, the number of an instance, is left alone at the end of a file's name."""
+    return " ".join(map(_exec_word, plain(words)))  # type: ignore[call-overload]  # a list stays one
+
+
+def _exec_word(word: str) -> str:
+    text = re.sub(r"%(?!i\.json$)", "%%", word).replace("$", "$$")
+    if re.fullmatch(r"[\w@%+=:,./*-]+", text):
+        return text
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+
+
+def fleet_filled(value: object, words: object) -> object:
+    """A value with the places in braces filled in."""
+    return fill(plain(value), plain(words))  # type: ignore[arg-type]  # a mapping stays one
 
 
 def fleet_pg_hba(entries: object, where: str) -> list[str]:
@@ -28,6 +48,9 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Filters by name."""
         return {
+            "fleet_cores": core_list,
+            "fleet_exec": fleet_exec,
+            "fleet_filled": fleet_filled,
             "fleet_python": fleet_python,
             "fleet_pg_allow": allowed,
             "fleet_pg_hba": fleet_pg_hba,

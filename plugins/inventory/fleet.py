@@ -41,20 +41,25 @@ options:
     description:
       - The controller's host, as C(host) or C(user@host).
       - Or a mapping of C(host), C(location) (the name or address by which engines and clients reach
-        it; default is its C(ansible_host), else its name) and C(ip) (the address to bind).
+        it; default is its C(ansible_host), else its name), C(ip) (the address to bind) and C(launcher)
+        (C(ssh) where C(ipcluster) starts the engines, instead of services on their hosts).
     required: true
     type: raw
   engines:
     description:
       - A mapping of hosts to engine slots. Hosts may be ranges such as C(node[01:08]), or C(user@host).
       - A value is a number, C(auto) (cores less a reserve, capped by memory), or a mapping with
-        C(slots), C(gpus), C(env), C(user_python_packages), C(reserve_cores), C(memory_per_engine).
+        C(slots), C(gpus), C(gpus_per_slot), C(gpu_variable), C(cpus), C(memory_max), C(env),
+        C(user_python_packages), C(reserve_cores), C(memory_per_engine), C(args), C(location), C(tunnel),
+        C(launcher); they are the variables of the role C(ipp_engine), which explains them.
     required: true
     type: dict
   clients:
-    description: Hosts whose login user gets the client's connection file.
+    description:
+      - Hosts whose login user gets the client's connection file.
+      - Or mappings of C(host) and C(engines), which is true where that user may start engines of their own, too.
     type: list
-    elements: str
+    elements: raw
     default: []
   postgresql:
     description:
@@ -123,7 +128,8 @@ name: lab
 controller: head
 engines:
   big1: {slots: auto, reserve_cores: 2, memory_per_engine: 4G}
-  gpu1: {slots: 2, gpus: 2, env: {OMP_NUM_THREADS: "4"}, user_python_packages: [cupy-cuda12x]}
+  gpu1: {slots: 2, gpus: 4, gpus_per_slot: 2, user_python_packages: [cupy-cuda12x]}
+  shared1: {slots: 4, cpus: "8-15", memory_max: 8G, env: {TMPDIR: /scratch}}
 clients: [head, laptop]
 python_packages: [numpy, pandas]
 
@@ -175,26 +181,18 @@ clients: [localhost]
 import os
 from typing import Any
 
-import yaml
-from ansible import context
-from ansible.errors import AnsibleError, AnsibleParserError
 from ansible.inventory.data import InventoryData
 from ansible.parsing.dataloader import DataLoader
-from ansible.plugins.inventory import BaseInventoryPlugin, Constructable
-from ansible.template import trust_as_template
 from ansible.utils.display import Display
-from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_file import (
-    Fleet,
-    FleetFileError,
-    read_fleet,
-)
-from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_yaml import positions
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_file import Fleet, FleetFileError, read_fleet
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.inventory import FleetInventory
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.inventory_files import read_yaml, refuse
 
 SUFFIXES = (".fleet.yml", ".fleet.yaml")
 display = Display()
 
 
-class InventoryModule(BaseInventoryPlugin, Constructable):
+class InventoryModule(FleetInventory):
     """Glue between a fleet file and Ansible's inventory."""
 
     NAME = "ipyfleet.cluster.fleet"
@@ -217,77 +215,10 @@ class InventoryModule(BaseInventoryPlugin, Constructable):
         super().parse(inventory, loader, path, cache)
         try:
             fleet, options = self._read(path)
-            self._check_alone(fleet, path)
         except FleetFileError as error:
             refuse(path, [str(problem) for problem in error.problems])
-        try:
-            self.set_options(direct=options)
-            self._populate(fleet, path)
-            self._construct()
-        except AnsibleError as error:
-            refuse(path, [f"{path}:1: {error.message}"])
+        self.fill(fleet, options, path)
 
     def _read(self, path: str) -> tuple[Fleet, dict[str, Any]]:
-        with open(path, encoding="utf-8") as stream:
-            text = stream.read()
-        try:
-            where = positions(text)
-            data = self.loader.load_from_file(path, cache="none", trusted_as_template=True)
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            problem = getattr(error, "problem", None) or error
-            refuse(path, [f"{path}:{mark.line + 1 if mark else 1}: expected YAML, got: {problem}"])
-        except AnsibleError as error:
-            refuse(path, [f"{path}:1: expected YAML, got: {error.message}"])
+        data, where = read_yaml(path, self.loader)
         return read_fleet(data, path, where), data or {}
-
-    def _check_alone(self, fleet: Fleet, path: str) -> None:
-        other = self.inventory.groups["all"].vars.get("fleet_file", path)
-        if other != path:
-            refuse(path, [f"{path}:1: name: expected one fleet in a run, got `{fleet.name}` beside that of {other}"])
-
-    def _populate(self, fleet: Fleet, path: str) -> None:
-        for key, value in {"fleet_file": path, **fleet.all_vars}.items():
-            self.inventory.set_variable("all", key, value)
-        for group, hosts in fleet.groups.items():
-            self.inventory.add_group(group)
-            for host in hosts:
-                self.inventory.add_host(host, group=group)
-        for host, variables in fleet.host_vars.items():
-            here = local_connection() if host == "localhost" else {}
-            for key, value in {**here, **variables}.items():
-                self.inventory.set_variable(host, key, value)
-
-    def _construct(self) -> None:
-        strict = self.get_option("strict")
-        for host in list(self.inventory.hosts):
-            variables = {**self.inventory.groups["all"].get_vars(), **self.inventory.hosts[host].get_vars()}
-            self._set_composite_vars(self.get_option("compose"), variables, host, strict=strict)
-            self._add_host_to_composed_groups(self.get_option("groups"), variables, host, strict=strict)
-            self._add_host_to_keyed_groups(self.get_option("keyed_groups"), variables, host, strict=strict)
-
-
-def local_connection() -> dict[str, str]:
-    """What makes an explicit `localhost` behave like Ansible's implicit one."""
-    return {
-        "ansible_connection": "local",
-        "ansible_python_interpreter": trust_as_template("{{ ansible_playbook_python }}"),
-    }
-
-
-def refuse(path: str, problems: list[str]) -> None:
-    """End the run with one line a problem.
-
-    Ansible would go on to try the file as YAML and INI inventory, bury the reason under their
-    complaints and, unless configured otherwise, run a playbook on no host and exit with 0.
-
-    :raises SystemExit: in one of Ansible's commands.
-    :raises AnsibleParserError: in any other program.
-    """
-    if not context.CLIARGS:
-        raise AnsibleParserError("\n".join(problems))
-    for problem in problems:
-        display.error(problem, wrap_text=False)
-    count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
-    display.error(f"{path}: {count}; nothing was changed", wrap_text=False)
-    raise SystemExit(1)

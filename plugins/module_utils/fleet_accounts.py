@@ -36,6 +36,11 @@ def problems(accounts: List[Dict[str, Any]]) -> Iterator[str]:
         if there.uid == 0:
             yield "%s: expected an account without root's rights, got %s" % (variable, name)
             continue
+        if there.uid is not None and account.get("commands") and pwd.getpwnam(name).pw_dir != account["home"]:
+            yield "%s: expected an account with the home folder %s, for logins, got %s, which has %s; name another one" % (
+                variable, account["home"], name, pwd.getpwnam(name).pw_dir,
+            )  # fmt: skip
+            continue
         if there.uid is not None and account.get("keys"):
             yield from _closed_problems(variable, name, account["home"])
         yield from _moved_problems(variable, there, [account["home"], account.get("data", "")])
@@ -71,20 +76,29 @@ def living_in(homes: List[str]) -> List[str]:
     return sorted({entry.pw_name for entry in pwd.getpwall() if entry.pw_dir in homes})
 
 
-def create(module: Any, name: str, home: str, comment: str, keys: bool = False) -> List[Dict[str, Any]]:
-    """Make an account without a password and without a shell, if there is none of the name; returns what that changes.
+def create(module: Any, account: Dict[str, Any]) -> List[Dict[str, Any]]:
+    """Make an account without a password, if there is none of the name; returns what that changes.
 
-    :param keys: whether ssh is to let in who has one of its keys.
+    :param account: `name`, `home` and `comment`; `keys`, whether ssh is to let in who has one of its keys; `commands`,
+        whether these may run commands. Without that it has no shell. One that was made before is given one, or left without.
     """
-    if tree.Owner(name).uid is not None:
+    name, commands = account["name"], account.get("commands", False)
+    nologin = module.get_bin_path("nologin", opt_dirs=["/usr/sbin", "/sbin"]) or "/bin/false"
+    # to some sshds an account without a password is locked; one that no password fits is not
+    options = ["--shell", "/bin/sh" if commands else nologin, *(["--password", "*"] if account.get("keys") or commands else [])]
+    if tree.Owner(name).uid is None:
+        if not module.check_mode:
+            command = [module.get_bin_path("useradd", required=True), "--system", "--user-group", "--no-create-home"]
+            _call(module, "useradd", [*command, "--home-dir", account["home"], "--comment", account["comment"], *options, name])
+        return [{"path": name, "what": "create system user"}]
+    entry = pwd.getpwnam(name)
+    has_shell = os.path.basename(entry.pw_shell) not in NO_SHELLS
+    # one that lives elsewhere was there before the fleet
+    if entry.pw_dir != account["home"] or has_shell == commands:
         return []
     if not module.check_mode:
-        command = [module.get_bin_path("useradd", required=True), "--system", "--user-group", "--no-create-home"]
-        shell = module.get_bin_path("nologin", opt_dirs=["/usr/sbin", "/sbin"]) or "/bin/false"
-        # to some sshds an account without a password is locked; one that no password fits is not
-        command += ["--home-dir", home, "--shell", shell, "--comment", comment, *(["--password", "*"] if keys else []), name]
-        _call(module, "useradd", command)
-    return [{"path": name, "what": "create system user"}]
+        _call(module, "usermod", [module.get_bin_path("usermod", required=True), *options, name])
+    return [{"path": name, "what": "give a shell" if commands else "take the shell away"}]
 
 
 def remove(module: Any, name: str) -> List[Dict[str, Any]]:

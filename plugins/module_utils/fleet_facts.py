@@ -17,6 +17,9 @@ import socket
 from typing import Any, Dict, List, Optional, Tuple
 
 RESOLVE_SECONDS = 5
+# file systems that several hosts can have at the same time
+NETWORK = re.compile(r"nfs4?|cifs|smb3|lustre|ceph|gpfs|beegfs|glusterfs|afs|9p|fuse\.(glusterfs|ceph|sshfs|cephfs)")
+WAY_SECONDS = 5
 
 
 def machine() -> Dict[str, Any]:
@@ -85,6 +88,27 @@ def mounted(path: str, programs: bool) -> str:
     return "noexec" if programs and flags & getattr(os, "ST_NOEXEC", 0) else ""
 
 
+def server_of(path: str, mounts: str = "/proc/self/mountinfo") -> str:
+    """What server the file system comes from where `path` is or will be; empty when it is the host's own.
+
+    :param mounts: the kernel's list of mounts.
+    """
+    place, found = os.path.realpath(standing(path)), ("", "")
+    try:
+        with open(mounts) as stream:
+            lines = stream.read().splitlines()
+    except OSError:
+        return ""
+    for line in lines:
+        before, _, after = line.partition(" - ")
+        point = before.split()[4].replace("\\040", " ")
+        # of mounts at one place, the last one counts
+        if (place + "/").startswith(point.rstrip("/") + "/") and len(point) >= len(found[0]):
+            kind, server = after.split()[:2]
+            found = (point, server if NETWORK.fullmatch(kind) else "")
+    return found[1]
+
+
 def strangers(folders: List[str]) -> List[str]:
     """What others have in the folders of a fleet that is not here: all but what its own removal or interruption leaves."""
     found = [os.path.join(folder, name) for folder in folders if os.path.isdir(folder) for name in sorted(os.listdir(folder))]
@@ -106,6 +130,29 @@ def resolve(name: str) -> Dict[str, Any]:
         pool.shutdown(wait=False)
 
 
+def no_way(addresses: List[str], port: int) -> str:
+    """Why no host answers at any of `addresses`; empty where one does, if only to say that nothing listens there."""
+    error = ""
+    for address in addresses:
+        try:
+            socket.create_connection((address, port), WAY_SECONDS).close()
+        except ConnectionRefusedError:
+            return ""
+        except socket.timeout:
+            error = "no answer in %d s" % WAY_SECONDS
+        except OSError as problem:
+            error = problem.strerror or str(problem)
+        else:
+            return ""
+    return error
+
+
+def own_addresses() -> List[str]:
+    """This host's IPv4 addresses that others may reach; none where that cannot be known."""
+    found = re.findall(r"\|-- ([0-9.]+)\n\s+/32 host LOCAL", read_bytes("/proc/net/fib_trie").decode())
+    return sorted({address for address in found if not address.startswith("127.")})
+
+
 def source(target: str, port: int) -> Dict[str, str]:
     """The address of this host from which a connection to `target` comes, or why there is none; sends nothing."""
     found = resolve(target)
@@ -122,6 +169,19 @@ def source(target: str, port: int) -> Dict[str, str]:
         finally:
             probe.close()
     return {"address": "", "error": str(found["error"])}
+
+
+def ssh_identity(targets: List[Dict[str, Any]]) -> Dict[str, List[str]]:
+    """What others have to know of this host to log in to it, or to let it in: its keys, and where its logins come from.
+
+    :param targets: `address` and `port` of each host that this one logs in to.
+    """
+    keys = []
+    for path in glob.glob("/etc/ssh/ssh_host_*_key.pub"):
+        with open(path) as stream:
+            keys.append(" ".join(stream.read().split()[:2]))
+    found = {source(each["address"], each["port"])["address"] for each in targets}
+    return {"keys": sorted(keys), "from": sorted(found - {""})}
 
 
 def link_local(address: str) -> bool:

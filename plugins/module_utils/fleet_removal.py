@@ -111,7 +111,7 @@ class Removal:
     def homes(self, keep: List[str]) -> List[str]:
         """Folders whose accounts were made for the fleet, on whichever of its hosts; who has data in `keep` stays."""
         data = [] if keep else [self.paths["state"], os.path.join(self.paths["lab"], "home")]
-        return [*data, self.paths["tunnel"]]
+        return [*data, self.paths["tunnel"], self.paths["door"]]
 
 
 def holds(path: str, text: str) -> bool:

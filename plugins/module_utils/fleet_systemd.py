@@ -7,7 +7,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_notes import digest_of, started_with
 
@@ -35,7 +35,7 @@ class Systemd:
         self._shown: Optional[Dict[str, Dict[str, str]]] = None
         self.prefix = "ipyfleet-%s" % fleet
         self.target = "%s.target" % self.prefix
-        self.own = re.compile(re.escape(self.prefix) + r"-(controller|engine@\d+|jupyterlab)\.service$")
+        self.own = re.compile(re.escape(self.prefix) + r"-(controller|engine@\d+|jupyterlab|mpi|tunnel)\.service$")
         self.units = {self.unit(each["name"]): each for each in wanted}
 
     def unit(self, name: str) -> str:
@@ -119,24 +119,37 @@ class Systemd:
         if todo["restart"]:
             self.renew(todo["restart"])
 
-    def start_all(self) -> List[Dict[str, Any]]:
+    def sorted_out(self, only: Sequence[str]) -> Tuple[List[str], List[str]]:
+        """Of the wanted units, and the fleet's target, those that run and those that do not.
+
+        :param only: names of units that are meant; all, and the target, when empty.
+        """
+        meant = [self.unit(name) for name in only] or ([*self.units, self.target] if self.units else [])
+        state = self.show()
+        running = [name for name in meant if state.get(name, {}).get("ActiveState") in RUNNING]
+        return running, [name for name in meant if name not in running]
+
+    def start_all(self, only: Sequence[str] = ()) -> List[Dict[str, Any]]:
         """Start the wanted units that do not run, and wait for none of them."""
-        state = self.show()
-        names = [name for name in [*self.units, self.target] if state.get(name, {}).get("ActiveState") not in RUNNING]
-        return self.do("start", names if self.units else [], "--no-block")
+        return self.do("start", self.sorted_out(only)[1], "--no-block")
 
-    def halt(self) -> List[Dict[str, Any]]:
+    def halt(self, only: Sequence[str] = ()) -> List[Dict[str, Any]]:
         """Stop what runs of the wanted units, until the next start or boot, and wait until it has ended."""
-        state = self.show()
-        return self.do("stop", [name for name in [*self.units, self.target] if state.get(name, {}).get("ActiveState") in RUNNING])
+        return self.do("stop", self.sorted_out(only)[0])
 
-    def restart_all(self) -> List[Dict[str, Any]]:
+    def restart_all(self, only: Sequence[str] = ()) -> List[Dict[str, Any]]:
         """Restart the wanted units that run, start those that do not."""
-        state = self.show()
-        names = [name for name in self.units if state.get(name, {}).get("ActiveState") in RUNNING]
+        names = [name for name in self.sorted_out(only)[0] if name in self.units]
         if names and not self.module.check_mode:
             self.renew(names)
-        return [{"path": name, "what": "restart"} for name in names] + self.start_all()
+        return [{"path": name, "what": "restart"} for name in names] + self.start_all(only)
+
+    def signal(self, name: str, only: Sequence[str]) -> List[Dict[str, Any]]:
+        """Send a signal to the main process of those of the units that run."""
+        running = self.sorted_out(only)[0]
+        # the option's old name, which all versions know
+        self.do("kill", running, "--kill-who=main", "--signal=" + name)
+        return [{"path": each, "what": "signal " + name} for each in running]
 
     def renew(self, names: List[str]) -> None:
         """Restart units: wait until the old processes are gone, or a verification could still hear them."""
@@ -149,14 +162,17 @@ class Systemd:
             self.change(verb, *options, *names)
         return [{"path": name, "what": verb} for name in names]
 
-    def logs(self, lines: int, since: str) -> Dict[str, List[str]]:
+    def logs(self, lines: int, since: str, only: Sequence[str] = ()) -> Dict[str, List[str]]:
         """The last lines that each wanted unit left in the journal.
 
         :param lines: at most so many of each unit.
         :param since: a time as journalctl understands it; empty for any.
+        :param only: names of units that are meant; all when empty.
         """
         found = {}
         for name, each in self.units.items():
+            if only and each["name"] not in only:
+                continue
             command = [self.module.get_bin_path("journalctl", required=True), "-q", "--no-pager", "-o", "short-iso", "-n", str(lines)]
             code, out, err = self.module.run_command([*command, *(["--since", since] if since else []), "-u", name])
             if code:

@@ -22,8 +22,10 @@ options:
       - V(look) says what is there and what V(converge) would change, and changes nothing.
       - V(status) says how the units do, V(logs) what they said. V(remove) takes the fleet away from the host.
       - V(start), V(stop) and V(restart) are for the units alone; what is stopped comes back at the next boot.
+      - V(signal) sends a signal to units that run. These four and V(logs) are for the units that O(fleet) has chosen; a signal
+        goes to engines where it has chosen none.
       - V(client) is of the action plugin alone, and writes what a client on the control node needs there.
-    choices: [look, converge, status, logs, start, stop, restart, remove, client]
+    choices: [look, converge, status, logs, start, stop, restart, signal, remove, client]
     required: true
     type: str
   fleet:
@@ -49,6 +51,10 @@ options:
     description: From when on V(logs) gives them, in the words of C(journalctl); any time when empty.
     type: str
     default: ""
+  signal:
+    description: What V(signal) sends, by its name without C(SIG).
+    choices: [HUP, INT, QUIT, KILL, USR1, USR2, TERM]
+    type: str
   dest:
     description: Where V(client) writes the client's connection file on the control node, for nobody else to read.
     type: path
@@ -57,6 +63,9 @@ options:
       - Private folder on the control node that V(client) writes all to that a client there needs. That is the
         connection file; for a fleet with a database, what libpq needs to find it and to prove who one is; for one
         with JupyterLab, its token. It is made if it is not there.
+    type: path
+  engine_dest:
+    description: Where V(client) writes the engine's connection file on the control node, for nobody else to read.
     type: path
 attributes:
   check_mode: {support: full, description: Says what it would change.}
@@ -81,6 +90,10 @@ facts:
   description: What is known of the host.
   returned: when phase is look
   type: dict
+boot:
+  description: Why the fleet does not come back on this host after a reboot; empty when it does. Of scope C(user).
+  returned: when phase is status
+  type: str
 units:
   description: State of each unit by name.
   returned: when phase is look or status
@@ -99,24 +112,28 @@ logs:
 import contextlib
 import glob
 import os
-from typing import Any, Dict, List, Union
+from typing import Any, Dict, List, Optional, Union
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ipyfleet.cluster.plugins.module_utils import fleet_accounts as accounts
 from ansible_collections.ipyfleet.cluster.plugins.module_utils import fleet_data_dir as data_dir
 from ansible_collections.ipyfleet.cluster.plugins.module_utils import fleet_env as env
 from ansible_collections.ipyfleet.cluster.plugins.module_utils import fleet_facts as facts
+from ansible_collections.ipyfleet.cluster.plugins.module_utils import fleet_limits as limits
 from ansible_collections.ipyfleet.cluster.plugins.module_utils import fleet_tree as tree
+from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_boot import LINGER, Boot
+from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_held import Held
 from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_lock import BusyError, held
 from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_removal import MARKER, Removal
 from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_supervisord import (
     LONGEST_SOCKET_PATH,
     Supervisord,
+    command_of,
 )
 from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_systemd import SupervisorError, Systemd
 
 READING = ["look", "status", "logs"]
-PHASES = [*READING, "converge", "start", "stop", "restart", "remove"]
+PHASES = [*READING, "converge", "start", "stop", "restart", "signal", "remove"]
 
 
 class Host:
@@ -131,12 +148,16 @@ class Host:
         self.version = env.interpreter_version(module, self.python)
         self.units: List[Dict[str, Any]] = module.params["units"]
         self.changes: List[Dict[str, Any]] = []
+        self.held = Held(module, module.params["held"])
         self.supervisor: Union[Systemd, Supervisord]
+        self.boot: Optional[Boot] = None
         if self.system:
             self.supervisor = Systemd(module, module.params["fleet"], self.paths["run"], self.units)
         else:
-            config = os.path.join(self.paths["etc"], "supervisord.conf")
-            self.supervisor = Supervisord(module, self.paths["root"], self.paths["run"], config, self.units)
+            root, config = self.paths["root"], os.path.join(self.paths["etc"], "supervisord.conf")
+            wanted = module.params["at_boot"] and bool(self.units)
+            self.boot = Boot(module, module.params["fleet"], command_of(root, config), ["--nodaemon"], wanted)
+            self.supervisor = Supervisord(module, root, self.paths["run"], config, self.units, self.boot)
 
     @property
     def lock_file(self) -> str:
@@ -151,17 +172,31 @@ class Host:
         if phase in ("look", "converge") and not powerless:
             self.converge()
         elif phase == "remove":
+            self.changes += self.held.retire(everything=True)
             removal = Removal(self.module, self.supervisor, self.changes)
             removal.carry_out()
             result["kept"] = removal.kept
         elif phase in ("start", "stop", "restart"):
             self.act(phase)
+        elif phase == "signal":
+            name = self.params["signal"]
+            # engines that are no services are not known one by one
+            by_itself = self.params["held"]["by"] != "service" and all(each.startswith("engine@") for each in self.params["only"])
+            self.changes += self.held.signal(name) if by_itself else self.supervisor.signal(name, self.params["only"])
         elif phase == "logs":
-            result["logs"] = self.supervisor.logs(self.params["lines"], self.params["since"])
+            result["logs"] = self.supervisor.logs(self.params["lines"], self.params["since"], self.params["only"])
         if phase == "look":
+            for program, package in sorted(self.params["probe"].get("needs", {}).items()):
+                if not os.path.exists(program):
+                    raise tree.TreeError("expected the program %s, got none; install %s" % (program, package))
             result["facts"] = self.look()
+            programs = self.params["probe"].get("programs", ())
+            # those that the distribution's packages bring
+            self.changes += [{"path": each, "what": "install"} for each in programs if not os.path.exists(each)]
         if phase in ("look", "status"):
             result["units"] = self.supervisor.status(words=phase == "status")
+        if phase == "status" and self.boot:
+            result["boot"] = self.boot.problem(there=True)
 
     # -- converging, or saying what that would change
 
@@ -172,7 +207,7 @@ class Host:
             raise tree.TreeError("; ".join(wrong))
         self.changes += self.supervisor.retire()
         for each in self.params["accounts"]:
-            self.changes += accounts.create(self.module, each["name"], each["home"], each["comment"], each.get("keys", False))
+            self.changes += accounts.create(self.module, each)
             if each.get("keys"):
                 path = os.path.join(each["home"], ".ssh", "authorized_keys")
                 self.changes += accounts.close(self.module, each["name"], path, self.contents()[path])
@@ -183,8 +218,11 @@ class Host:
         self.entries(sorted({each["owner"] for each in self.params["entries"]} - {"root"}))
         self.prune()
         self.retire_accounts()
+        self.changes += self.held.retire()
         contents = {**self.contents(), **stamp} if self.module.check_mode else {}
         self.changes += self.supervisor.converge(files_changed, contents)
+        if self.held.reads(self.changes):
+            self.changes += self.held.restart()
         if not self.module.check_mode:
             env.remove_others(self.paths["root"])
 
@@ -248,9 +286,9 @@ class Host:
         return tree.me()
 
     def retire_accounts(self) -> None:
-        """Remove the account for tunnels where the fleet has none any more, or has one of another name."""
+        """Remove accounts for tunnels where the fleet has none any more, or has one of another name."""
         wanted = [each["name"] for each in self.params["accounts"]]
-        for name in accounts.living_in([self.paths["tunnel"]]) if self.system else []:
+        for name in accounts.living_in([self.paths["tunnel"], self.paths["door"]]) if self.system else []:
             if name not in wanted:
                 self.changes += accounts.remove(self.module, name)
 
@@ -266,11 +304,20 @@ class Host:
         found["mounted"] = {self.paths[path]: facts.mounted(self.paths[path], path == "root") for path in ("root", "etc", "state")}
         found["needs_environment"] = any(each["what"] == "install Python environment" for each in self.changes)
         found["socket_too_long"] = not self.system and len(self.paths["run"] + "/supervisor.sock") > LONGEST_SOCKET_PATH
+        found["server"] = "" if self.system else facts.server_of(self.paths["root"])
+        if self.boot and self.boot.wanted:
+            found["boot"] = self.boot.problem()
+            found["ends_with_login"] = self.boot.ends_with_login() and self.boot.way() != LINGER
         if probe.get("location"):
             found["location"] = facts.resolve(probe["location"])
+            if probe.get("controller_port"):
+                found["location"]["no_way"] = facts.no_way(found["location"]["addresses"], probe["controller_port"])
         if probe.get("database"):
             found["database"] = facts.source(probe["database"]["host"], probe["database"]["port"])
+        if "ssh" in probe:
+            found["ssh"] = facts.ssh_identity(probe["ssh"])
         if probe.get("ports"):
+            found["addresses"] = facts.own_addresses()
             mine = self.supervisor.status(words=False).get("controller", {})
             mark = self.paths["run"] if not self.system else self.paths["root"]
             found["taken"] = [] if mine.get("running") else facts.taken(probe["address"], probe["ports"], mark)
@@ -303,9 +350,11 @@ class Host:
         return found
 
     def unfit(self) -> List[str]:
-        """What speaks against the folder of notebooks, if the fleet file names one."""
-        path, user = self.params["probe"].get("data_dir", ""), self.params["probe"].get("data_user") or tree.me()
-        return list(data_dir.problems(path, user, self.paths, self.system)) if path else []
+        """What speaks against the folder of notebooks, if the fleet file names one, and the limits of engines."""
+        probe = self.params["probe"]
+        path, user = probe.get("data_dir", ""), probe.get("data_user") or tree.me()
+        found = list(data_dir.problems(path, user, self.paths, self.system)) if path else []
+        return found + (list(limits.problems(probe["limits"])) if probe.get("limits") else [])
 
     def foreign(self) -> List[str]:
         """What others have under the names of this fleet."""
@@ -313,7 +362,7 @@ class Host:
         # the first file of all that a fleet brings: without it, none of what is here can be the fleet's
         if not os.path.exists(os.path.join(self.paths["etc"], MARKER)):
             found |= {each["path"] for each in self.changes if each["what"] == "change file"}
-            found |= set(facts.strangers([self.paths[path] for path in ("root", "etc", "state", "lab", "tunnel")]))
+            found |= set(facts.strangers([self.paths[path] for path in ("root", "etc", "state", "lab", "tunnel", "door")]))
         return sorted(found)
 
     # -- units alone
@@ -325,8 +374,11 @@ class Host:
             if phase == "stop":
                 return
             raise tree.TreeError("expected fleet %s on this host, got no %s; deploy it first" % (self.params["fleet"], marker))
+        # what starts engines is meant with them, as they are no services
+        if phase == "restart" and not self.params["only"]:
+            self.changes += self.held.restart()
         verbs = {"start": self.supervisor.start_all, "stop": self.supervisor.halt, "restart": self.supervisor.restart_all}
-        self.changes += verbs[phase]()
+        self.changes += verbs[phase](self.params["only"])
 
 
 def main() -> None:
@@ -337,7 +389,7 @@ def main() -> None:
             "scope": {"type": "str", "required": True, "choices": ["system", "user"]},
             # of scope system: name, home, data, comment, the variable that it is set_by, and keys where people log in with ssh keys
             "accounts": {"type": "list", "elements": "dict", "default": []},
-            "paths": {"type": "dict", "required": True},  # root, etc, state, run, lab, lab_run, tunnel
+            "paths": {"type": "dict", "required": True},  # root, etc, state, run, lab, lab_run, tunnel, door
             "python": {"type": "path", "default": ""},  # for the environment; this one when empty
             "lock": {"type": "str", "default": ""},  # digest of the lock that the environment is to be built from
             # folders, files and links; a leftover is what others may make there, and only matters to remove
@@ -346,11 +398,15 @@ def main() -> None:
             "prune": {"type": "list", "elements": "str", "default": []},  # patterns; what matches and is no entry goes
             # name; inputs: the files it is started with; run: where it notes that; check
             "units": {"type": "list", "elements": "dict", "default": []},
+            "held": {"type": "dict", "required": True},  # by what engines are started; engine, program and mark; inputs
             "archive": {"type": "dict"},  # on the host: path, sha256, lock, kind, compiled
             "probe": {"type": "dict", "default": {}},  # what to find out: see `look`
+            "at_boot": {"type": "bool", "default": False},  # of scope user: whether it is to start at boot
             "keep_data": {"type": "bool", "default": True},
             "lines": {"type": "int", "default": 20},
             "since": {"type": "str", "default": ""},
+            "signal": {"type": "str"},
+            "only": {"type": "list", "elements": "str", "default": []},  # units that the phase is about; all when empty
         },
         supports_check_mode=True,
     )
@@ -360,7 +416,8 @@ def main() -> None:
     result: Dict[str, Any] = {}
     host = Host(module)
     try:
-        reads = module.check_mode or phase in READING
+        # a signal waits for no other run: it may be meant to end what that one waits for
+        reads = module.check_mode or phase in (*READING, "signal")
         with contextlib.nullcontext() if reads else held(host.lock_file):
             host.carry_out(phase, result)
     except (tree.TreeError, env.EnvironmentFailure, SupervisorError, BusyError) as error:

@@ -29,6 +29,12 @@ options:
   fleet:
     description: What the stage before returned as C(fleet). All stages but C(wanted) need it.
     type: dict
+  services:
+    description:
+      - What the run is about, where that is not all of the fleet's services. For C(wanted), which keeps it in C(fleet).
+      - Each is C(controller), C(jupyterlab), an engine's slot such as C(node1/0), or its id.
+    type: list
+    elements: str
 attributes:
   check_mode:
     support: full

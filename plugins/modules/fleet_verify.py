@@ -56,10 +56,12 @@ ask:
   type: list
   elements: str
 guests:
-  description: Ids of engines that no slot asks for.
+  description:
+    - Engines that no slot asks for, each with C(id) and C(state), which is C(idle), C(busy) or C(silent).
+    - What is idle is asked for its C(hostname), C(pid) and C(python), and has five seconds to answer.
   returned: always
   type: list
-  elements: int
+  elements: dict
 hello:
   description: What C(client[:].apply_sync) of a greeting gave.
   returned: when all slots are C(ok)
@@ -70,11 +72,12 @@ hello:
 import contextlib
 import io
 import time
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Collection, Dict, List
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ipyfleet.cluster.plugins.module_utils import fleet_tree as tree
 from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_abandoned import abandoned
+from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_engines import watch
 from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_looks import see_database
 
 POLL_SECONDS = 0.1
@@ -169,6 +172,12 @@ def judge(slot: Dict[str, Any], listed: List[int], answer: Any, probed: bool) ->
     return {**slot, **answer, "wanted_lock": slot["lock"], "state": state}
 
 
+def watch_guests(client: Any, ids: Collection[int]) -> List[Dict[str, Any]]:
+    """Engines that no slot asks for: whoever has started them may be working with them."""
+    named = ("id", "state", "hostname", "pid", "python")
+    return [{key: each.get(key) for key in named} for each in (watch(client, ids, ANSWER_SECONDS) if ids else [])]
+
+
 def hosts_to_ask(slots: List[Dict[str, Any]]) -> List[str]:
     """Hosts of slots that did not answer."""
     return sorted({slot["host"] for slot in slots if slot["state"] in ("missing", "silent")})
@@ -209,7 +218,7 @@ def verify(params: Dict[str, Any]) -> Dict[str, Any]:
         if slot["id"] in answers and params["database"]:
             slot["database"] = seen.get(slot["id"], {"error": "no answer in time"})
     short = sum(slot["state"] not in ("ok", "listed") for slot in found)
-    guests = sorted(set(listed) - set(wanted))
+    guests = watch_guests(client, set(listed) - set(params["slot_ids"]))
     result: Dict[str, Any] = {"slots": found, "short": short, "ask": hosts_to_ask(found), "guests": guests}
     if params["probe"] and wanted and not short:
         result["hello"] = client[wanted].apply_sync(lambda: "Hello, World")
@@ -223,6 +232,7 @@ def main() -> None:
             "connection_file": {"type": "path", "required": True},
             "user": {"type": "str", "default": ""},
             "slots": {"type": "list", "elements": "dict", "required": True},
+            "slot_ids": {"type": "list", "elements": "int", "required": True},
             "timeout": {"type": "float", "default": 60},
             "probe": {"type": "bool", "default": True},
             "database": {"type": "dict"},

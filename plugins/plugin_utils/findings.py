@@ -27,7 +27,7 @@ def problems(fleet: Mapping[str, Any], facts: Mapping[str, Facts], deployed: boo
     for host, seen in facts.items():
         found += [f"{host}: {text}" for text in _of_host(fleet, host, seen, deployed, need_mb.get(host, 0))]
     if not found:
-        found += list(_across(facts))
+        found += [*_across(facts), *_elsewhere(fleet, facts)]
     return found
 
 
@@ -45,6 +45,11 @@ def _of_host(fleet: Mapping[str, Any], host: str, seen: Facts, deployed: bool, n
         yield "expected systemd, got a host without it; use scope: user"
     if seen["socket_too_long"]:
         yield "expected a shorter home folder: the path of supervisord's socket exceeds 107 characters"
+    if seen.get("ends_with_login"):
+        yield (
+            "expected what is started to outlive the login, got KillUserProcesses=yes in logind.conf;"
+            " ask root to let the user linger, by loginctl enable-linger"
+        )
     yield from _disks(seen, need_mb)
     yield from _location(fleet, host, seen)
     yield from _database(fleet, host, seen)
@@ -80,6 +85,12 @@ def _location(fleet: Mapping[str, Any], host: str, seen: Facts) -> Iterator[str]
         yield f"expected the controller's location {fleet['location']} to resolve, got: {seen['location']['error']}; {how}"
     elif host != fleet["controller"] and all(_is_loopback(address) for address in addresses):
         yield f"expected the controller's location {fleet['location']} to lead to it, got {', '.join(addresses)}; {how}"
+    elif host != fleet["controller"] and seen["location"].get("no_way"):
+        yield (
+            f"expected a way to the controller's location {fleet['location']}, got: {seen['location']['no_way']};"
+            f" open ports {fleet['ports']['first']} to {fleet['ports']['last']} in firewalls between,"
+            " or set controller: {host: ..., location: NAME} to one that leads there"
+        )
 
 
 def _database(fleet: Mapping[str, Any], host: str, seen: Facts) -> Iterator[str]:
@@ -107,7 +118,7 @@ def _ports(fleet: Mapping[str, Any], seen: Facts) -> Iterator[str]:
                 f" {other['first']} to {other['last']}; set ports: to another block"
             )
     taken = seen.get("taken", [])
-    if any(each["reason"] == NOT_HERE for each in taken):
+    if any(each["reason"] == NOT_HERE for each in taken) or _is_another_s(fleet["bind"], seen.get("addresses", ())):
         yield f"expected the controller's address {fleet['bind']} to be one of this host, got one that is not; correct ip"
         return
     by_holder: dict[str, list[int]] = defaultdict(list)
@@ -124,11 +135,29 @@ def _ports(fleet: Mapping[str, Any], seen: Facts) -> Iterator[str]:
         yield f"expected ports {first} to {last} to be free, got {text} taken: {holder}; set ports: to another block"
 
 
+def _is_another_s(bind: str, own: Sequence[str]) -> bool:
+    """Whether a controller is to listen on an address that its host does not have, as far as that is known."""
+    try:
+        address = ipaddress.IPv4Address(bind)
+    except ValueError:
+        return False
+    return bool(own) and not (address.is_unspecified or address.is_loopback) and bind not in own
+
+
 def _holder(taken: Facts) -> str:
     return f"{taken['command']} (pid {taken['pid']})" if taken["pid"] else str(taken["reason"])
 
 
 def _across(facts: Mapping[str, Facts]) -> Iterator[str]:
+    homes: dict[str, list[str]] = defaultdict(list)
+    for host, seen in facts.items():
+        homes[seen.get("server", "")].append(host)
+    for server, hosts in homes.items():
+        if server and len(hosts) > 1:
+            yield (
+                f"expected a home folder of each host's own, got one from {server} on {listed(hosts)};"
+                " log in as a user whose home is local, or use scope: system"
+            )
     versions: dict[str, list[str]] = defaultdict(list)
     for host, seen in facts.items():
         versions[seen["python"]].append(host)
@@ -139,6 +168,21 @@ def _across(facts: Mapping[str, Facts]) -> Iterator[str]:
             f"expected one version of Python on all hosts, because code travels between them, got {text};"
             " set ipp_node_python on the odd ones, or leave them out"
         )
+
+
+def _elsewhere(fleet: Mapping[str, Any], facts: Mapping[str, Facts]) -> Iterator[str]:
+    """Locations that lead to an address of the controller's host on which the controller does not listen."""
+    own = set(facts.get(fleet["controller"], {}).get("addresses", ()))
+    # an address that is not the host's own may be translated on the way
+    if fleet["bind"] not in own:
+        return
+    for host, seen in facts.items():
+        there = set(seen.get("location", {}).get("addresses", ()))
+        if host != fleet["controller"] and fleet["bind"] not in there and there & own:
+            yield (
+                f"{host}: expected the controller's location {fleet['location']} to lead to {fleet['bind']}, on which alone it listens,"
+                f" got {', '.join(sorted(there))}; correct location or ip of the controller"
+            )
 
 
 def listed(names: Sequence[str]) -> str:

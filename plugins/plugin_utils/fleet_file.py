@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible.module_utils.common.text.formatters import human_to_bytes
-from ansible_collections.ipyfleet.cluster.plugins.plugin_utils import names
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils import limits, names
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_values import VARIABLE, Problem, Values
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_yaml import Positions
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.ports import BLOCK, FIRST, LAST
-from packaging.requirements import InvalidRequirement, Requirement
 
 PLUGIN_NAMES = ("fleet", "ipyfleet.cluster.fleet")
 # groups whose hosts are the fleet's own: all that they hold is brought about in one pass
@@ -29,8 +28,12 @@ TOP = (
     "plugin", "name", "scope", "controller", "engines", "postgresql", "jupyterlab", "clients",
     "hosts", "defaults", "python_packages", "ports", "secrets_dir", *CONSTRUCTED,
 )  # fmt: skip
-ENGINE_KEYS = ("slots", "gpus", "env", "user_python_packages", "reserve_cores", "memory_per_engine")
-CONTROLLER_KEYS = ("host", "location", "ip")
+ENGINE_KEYS = (
+    "slots", "gpus", "gpus_per_slot", "gpu_variable", "cpus", "memory_max", "env", "user_python_packages", "reserve_cores",
+    "memory_per_engine", "args", "location", "tunnel", "launcher",
+)  # fmt: skip
+CONTROLLER_KEYS = ("host", "location", "ip", "launcher")
+CLIENT_KEYS = ("host", "engines")
 # beside the host, the variables of the role postgresql without their prefix
 POSTGRESQL_KEYS = (
     "host", "location", "port", "version", "cluster", "databases", "users", "privileges", "user", "allow", "hba",
@@ -52,22 +55,7 @@ CONNECTION_VARS = (
     "ansible_become_pass", "ansible_become_flags", "ansible_become_exe",
 )  # fmt: skip
 NAME = re.compile(r"[a-z][a-z0-9-]{0,18}[a-z0-9]|[a-z]")
-VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 ADDRESS = re.compile(r"[A-Za-z0-9_.:*-]+")
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing wrong with a fleet file."""
-
-    file: str
-    line: int
-    key: str
-    text: str
-
-    def __str__(self) -> str:
-        where = f"{self.key}: " if self.key else ""
-        return f"{self.file}:{self.line}: {where}{self.text}"
 
 
 class FleetFileError(ValueError):
@@ -104,70 +92,9 @@ def read_fleet(data: object, file: str, where: Positions) -> Fleet:
     return fleet
 
 
-def shown(value: object) -> str:
-    """A value as a message shows it: short, and told apart from a string of the same look."""
-    if value is None:
-        return "nothing"
-    text = repr(str(value)) if isinstance(value, str) else str(value)
-    kinds = ((bool, "the boolean "), (Mapping, "the mapping "), (list, "the list "))
-    kind = next((name for each, name in kinds if isinstance(value, each)), "")
-    return kind + (text if len(text) <= 60 else text[:57] + "...")
-
-
 @dataclass
-class _Reader:
-    file: str
-    where: Positions
-    problems: list[Problem] = field(default_factory=list)
+class _Reader(Values):
     users: dict[str, str] = field(default_factory=dict)
-
-    # -- saying what is wrong
-
-    def wrong(self, path: Sequence[str], text: str, line: int | None = None) -> None:
-        found = Problem(self.file, line or self.where.line(tuple(path)), ".".join(path), text)
-        if found not in self.problems:
-            self.problems.append(found)
-
-    def expected(self, path: Sequence[str], what: str, got: object) -> None:
-        self.wrong(path, f"expected {what}, got {shown(got)}")
-
-    def known(self, path: Sequence[str], keys: Mapping[str, Any], allowed: Sequence[str]) -> None:
-        for key in keys:
-            if key not in allowed:
-                near = names.nearest(str(key), allowed)
-                hint = f"did you mean `{near}`?" if near else f"expected one of {', '.join(allowed)}"
-                self.wrong((*path, str(key)), f"unknown key; {hint}")
-
-    # -- values
-
-    def mapping(self, path: Sequence[str], value: object, what: str) -> dict[str, Any]:
-        if isinstance(value, Mapping):
-            return {str(key): each for key, each in value.items()}
-        self.expected(path, what, value)
-        return {}
-
-    def integer(self, path: Sequence[str], value: object, low: int, high: int, what: str) -> int:
-        if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
-            return int(value)
-        self.expected(path, what, value)
-        return low
-
-    def text(self, path: Sequence[str], value: object, form: re.Pattern[str], what: str) -> str:
-        if isinstance(value, str) and form.fullmatch(value):
-            return value
-        self.expected(path, what, value)
-        return ""
-
-    def packages(self, path: Sequence[str], value: object) -> list[str]:
-        if not isinstance(value, list):
-            self.expected(path, "a list of Python requirements such as numpy>=2", value)
-            return []
-        for number, each in enumerate(value):
-            try:
-                Requirement(each)
-            except (InvalidRequirement, TypeError):
-                self.expected((*path, str(number)), "a Python requirement such as numpy>=2", each)
-        return list(value)
 
     def hosts(self, path: Sequence[str], pattern: object) -> list[str]:
         """Expand one `host`, `user@host` or range, noting its user."""
@@ -213,15 +140,16 @@ class _Reader:
         everywhere: dict[str, Any] = {"fleet_name": name, "fleet_scope": scope}
         everywhere |= self.fleet_options(top)
         engines = self.engines(top.get("engines"))
+        clients = self.clients(top.get("clients", []))
         groups = {
             "ipp_controller": self.controller(top.get("controller"), everywhere),
             "ipp_engine": tuple(engines),
-            "ipp_client": self.clients(top.get("clients", [])),
+            "ipp_client": tuple(clients),
             "postgresql": self.service(top, "postgresql", POSTGRESQL_KEYS, everywhere),
             "jupyterlab": self.service(top, "jupyterlab", JUPYTERLAB_KEYS, everywhere),
         }
         members = {host for hosts in groups.values() for host in hosts}
-        variables = {host: dict(engines.get(host, {})) for host in sorted(members)}
+        variables = {host: {**engines.get(host, {}), **clients.get(host, {})} for host in sorted(members)}
         for host, user in self.users.items():
             variables.setdefault(host, {})["ansible_user"] = user
         everywhere |= self.variables(("defaults",), top.get("defaults", {}))
@@ -245,6 +173,8 @@ class _Reader:
         path: tuple[str, ...] = ("controller",)
         if isinstance(value, Mapping):
             self.known(path, value, CONTROLLER_KEYS)
+            if "launcher" in value:
+                everywhere["ipp_controller_launcher"] = self.choice((*path, "launcher"), value["launcher"], ("service", "ssh"))
             for key in ("location", "ip"):
                 if key in value:
                     what = "a name or address that engines and clients reach" if key == "location" else "an address to bind, or *"
@@ -268,60 +198,54 @@ class _Reader:
                 found[host] = variables
         return found
 
-    def slots(self, path: Sequence[str], value: object) -> int | str:
-        if value == "auto":
-            return "auto"
-        return self.integer(path, value, 1, 4096, "a number of slots from 1 on, or `auto`")
-
     def engine_host(self, path: Sequence[str], value: object) -> dict[str, Any]:
         if not isinstance(value, Mapping):
             return {"ipp_engine_slots": self.slots(path, value)}
         self.known(path, value, ENGINE_KEYS)
         variables: dict[str, Any] = {"ipp_engine_slots": self.slots((*path, "slots"), value.get("slots", "auto"))}
         checks: dict[str, tuple[str, Callable[[Sequence[str], Any], Any]]] = {
-            "gpus": ("ipp_engine_gpus", lambda at, v: self.integer(at, v, 0, 64, "a number of GPUs, 0 to 64")),
+            "gpus": ("ipp_engine_gpus", self.gpus),
+            "gpus_per_slot": ("ipp_engine_gpus_per_slot", lambda at, v: self.gpus_per_slot(at, v, value.get("gpus", 0))),
+            "gpu_variable": ("ipp_engine_gpu_variable", self.gpu_variable),
+            "cpus": ("ipp_engine_cpus", self.cores),
+            "memory_max": ("ipp_engine_memory_max_mb", lambda at, v: self.megabytes(at, v, limits.LEAST_MEMORY)),
             "env": ("ipp_engine_env", self.environment),
             "user_python_packages": ("ipp_node_python_packages", self.packages),
             "reserve_cores": ("ipp_engine_reserve_cores", lambda at, v: self.integer(at, v, 0, 4096, "a number of cores")),
             "memory_per_engine": ("ipp_engine_memory_mb", self.megabytes),
+            "args": ("ipp_engine_args", self.options),
+            "location": (
+                "ipp_engine_location",
+                lambda at, v: self.text(at, v, ADDRESS, "a name or address that the controller's host reaches"),
+            ),
+            "tunnel": ("ipp_engine_tunnel", lambda at, v: self.choice(at, v, ("none", "ssh"))),
+            "launcher": ("ipp_engine_launcher", lambda at, v: self.choice(at, v, ("service", "mpi"))),
         }
         for key, (variable, check) in checks.items():
             if key in value:
                 variables[variable] = check((*path, key), value[key])
+        if isinstance(value.get("gpus"), list):
+            variables["ipp_engine_gpu_names"] = [str(each) for each in value["gpus"]]
         return variables
 
-    def environment(self, path: Sequence[str], value: object) -> dict[str, str]:
-        entries = self.mapping(path, value, "a mapping of environment variables")
-        for key, each in entries.items():
-            if not VARIABLE.fullmatch(key):
-                self.expected((*path, key), "the name of an environment variable", key)
-            if isinstance(each, (Mapping, list, bool)) or each is None:
-                self.expected((*path, key), "a string", each)
-        return {key: str(each) for key, each in entries.items()}
-
-    def megabytes(self, path: Sequence[str], value: object) -> int:
-        what = "a size such as 2G or 512M, from 1M on"
-        try:
-            size: int = human_to_bytes(value, default_unit="M") if not isinstance(value, bool) else 0
-        except (ValueError, TypeError):
-            size = 0
-        if size < 1 << 20:
-            self.expected(path, what, value)
-            return 1
-        return size >> 20
-
-    def clients(self, value: object) -> tuple[str, ...]:
+    def clients(self, value: object) -> dict[str, dict[str, Any]]:
         if not isinstance(value, list):
             self.expected(("clients",), "a list of hosts", value)
-            return ()
-        found: list[str] = []
+            return {}
+        found: dict[str, dict[str, Any]] = {}
         for number, each in enumerate(value):
-            for host in self.hosts(("clients", str(number)), each):
+            path: tuple[str, ...] = ("clients", str(number))
+            variables: dict[str, Any] = {}
+            if isinstance(each, Mapping):
+                self.known(path, each, CLIENT_KEYS)
+                if "engines" in each:
+                    variables["ipp_client_engine_file"] = self.boolean((*path, "engines"), each["engines"])
+                path, each = (*path, "host"), each.get("host")
+            for host in self.hosts(path, each):
                 if host in found:
-                    self.wrong(("clients", str(number)), f"expected each host once, got {host} twice")
-                else:
-                    found.append(host)
-        return tuple(found)
+                    self.wrong(path, f"expected each host once, got {host} twice")
+                found.setdefault(host, variables)
+        return found
 
     def service(self, top: Mapping[str, Any], key: str, keys: Sequence[str], everywhere: dict[str, Any]) -> tuple[str, ...]:
         if key not in top:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import re
 from collections.abc import Iterable
 
@@ -24,6 +25,16 @@ def nearest(word: str, known: Iterable[str], likeness: float = 0.6) -> str | Non
     """
     found = difflib.get_close_matches(word, sorted(known), n=1, cutoff=likeness)
     return found[0] if found else None
+
+
+def is_loopback(name: str) -> bool:
+    """Whether a name or address is one that every machine has for itself."""
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        first, _, rest = name.lower().partition(".")
+        return first in ("localhost", "localhost4", "localhost6", "ip6-localhost", "ip6-loopback") or rest == "localhost"
+    return address.is_loopback
 
 
 def split_user(pattern: str) -> tuple[str | None, str]:

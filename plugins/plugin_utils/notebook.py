@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_file import shown
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_values import shown
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.ports import PortPlan
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.way import LOOPBACK, targets_from
 

@@ -11,7 +11,7 @@ from typing import Any
 def places(scope: str, fleet: str, users: Mapping[str, str], home: str) -> dict[str, str]:
     """Folders and accounts by name; in a role's description, ``{name}`` stands for each of them.
 
-    :param users: the accounts of scope ``system``: ``service``, ``lab`` and ``tunnel``.
+    :param users: the accounts of scope ``system``: ``service``, ``lab``, ``tunnel`` and ``door``.
     :param home: the login user's home, for scope ``user``.
     """
     own = f"{home}/.local/share/ipyfleet/{fleet}"
@@ -25,11 +25,13 @@ def places(scope: str, fleet: str, users: Mapping[str, str], home: str) -> dict[
             "lab": f"/var/lib/ipyfleet/{fleet}.jupyterlab",
             "lab_run": f"/run/ipyfleet/{fleet}.jupyterlab",
             "tunnel": f"/var/lib/ipyfleet/{fleet}.tunnel",
+            "door": f"/var/lib/ipyfleet/{fleet}.engines",
             "service": users["service"],
             "group": users["service"],
             "lab_user": users["lab"],
             "lab_group": users["lab"],
             "tunnel_user": users["tunnel"],
+            "door_user": users["door"],
         },
         "user": {
             "root": own,
@@ -39,11 +41,13 @@ def places(scope: str, fleet: str, users: Mapping[str, str], home: str) -> dict[
             "lab": f"{own}/jupyterlab",
             "lab_run": f"{own}/run",
             "tunnel": f"{own}/tunnel",
+            "door": f"{own}/engines",
             "service": "root",
             "group": "",
             "lab_user": "root",
             "lab_group": "",
             "tunnel_user": "",
+            "door_user": "",
         },
     }[scope]
     ipython = f"{found['state']}/ipython"

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.locks import lock_key
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.services import STARTERS, is_chosen
 
 
 def table(rows: Sequence[Sequence[object]], numbers: Sequence[int] = ()) -> list[str]:
@@ -28,12 +29,13 @@ def table(rows: Sequence[Sequence[object]], numbers: Sequence[int] = ()) -> list
 
 
 def slots_of(fleet: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The slots that a run is about: those of the hosts within its limit."""
+    """The slots that a run is about: those of the hosts within its limit, and of the services that it names."""
     return [
         {"host": host, **slot, "lock": fleet["locks"][lock_key(each)]}
         for host, each in fleet["hosts"].items()
         if host in fleet["asked"]
         for slot in each["slots"]
+        if is_chosen(fleet, host, f"engine@{slot['number']}")
     ]
 
 
@@ -84,7 +86,8 @@ def hosts_of(fleet: Mapping[str, Any], hostvars: Mapping[str, Any]) -> list[dict
     for host, each in fleet["hosts"].items():
         slots = "auto" if each["auto"] else len(each["slots"])
         reach = reach_of(hostvars[host])
-        found.append({"name": host, "roles": each["roles"], "slots": slots, "packages": each["packages"], "reach": reach})
+        ids = [slot["id"] for slot in each["slots"]]
+        found.append({"name": host, "roles": each["roles"], "slots": slots, "ids": ids, "packages": each["packages"], "reach": reach})
     return found
 
 
@@ -115,18 +118,18 @@ def slots_report(result: Mapping[str, Any], fleet: Mapping[str, Any], units: Map
     :param result: of the module fleet_verify.
     :param units: states of the units by host, of hosts that were asked for them.
     """
-    slots = []
+    slots, by_one = [], fleet["launcher"] in STARTERS
     for slot in sorted(result["slots"], key=lambda each: int(each["id"])):
-        unit = units.get(slot["host"], {}).get(f"engine@{slot['number']}")
+        # engines that are no services of their own are those of what starts them
+        where, name = (fleet["controller"], STARTERS[fleet["launcher"]][1]) if by_one else (slot["host"], f"engine@{slot['number']}")
+        unit = units.get(where, {}).get(name)
         good = slot["state"] in ("ok", "listed")
-        slots.append({**slot, "unit": unit, "reason": "" if good else reason(slot, unit, fleet["location"])})
+        slots.append({**slot, "unit": unit, "reason": "" if good else reason(slot, unit, fleet, units.get(slot["host"], {}).get("tunnel"))})
     controller = units.get(fleet["controller"], {}).get("controller")
-    wanted = {slot["id"] for each in fleet["hosts"].values() for slot in each["slots"]}
     return {
         "slots": slots,
         "controller_unit": controller,
-        # slots beyond the run's limit are no guests
-        "guests": sorted(set(result["guests"]) - wanted),
+        "guests": [{**guest, "message": guest_text(guest)} for guest in result["guests"]],
         "short": result["short"],
         "problem": result.get("problem", ""),
         "hello": result.get("hello", []),
@@ -139,17 +142,22 @@ def is_good(known: Mapping[str, Any]) -> bool:
     return not (known["short"] or database.get("problems") or lab.get("state") == "failed")
 
 
-def reason(slot: Mapping[str, Any], unit: Mapping[str, Any] | None, location: str) -> str:
-    """Why a slot is short, as far as its state and its unit tell.
-
-    :param location: the name or address by which engines reach the controller.
-    """
+def reason(
+    slot: Mapping[str, Any], unit: Mapping[str, Any] | None, fleet: Mapping[str, Any], tunnel: Mapping[str, Any] | None = None
+) -> str:
+    """Why a slot is short, as far as its state, its unit, and the tunnel that its host may have, tell."""
+    location = fleet["location"]
     if slot["state"] == "drifted":
         return f"has environment {slot['lock'] or 'without a lock'} instead of {slot['wanted_lock']}"
     if unit is None:
         return "the host did not answer, or something failed there before"
     if not unit["running"]:
         return f"its service is {unit['state']}" + (f"; it last said: {unit['last']}" if unit["last"] else "")
+    if slot["state"] == "missing" and (starter := STARTERS.get(fleet["launcher"])):
+        return f"{starter[0]} on {fleet['controller']} has not started it, or it did not reach the controller; see the fleet's logs"
+    if slot["state"] == "missing" and tunnel:
+        said = f"; it last said: {tunnel['last']}" if tunnel["last"] else ""
+        return f"its service runs, but the engine is not registered with the controller; its tunnel there is {tunnel['state']}{said}"
     if slot["state"] == "missing":
         how = f"from its host, {location} has to lead to the controller, and the fleet's ports to be open"
         return f"its service runs, but the engine is not registered with the controller; {how}"
@@ -172,7 +180,13 @@ def verify_text(known: Mapping[str, Any]) -> str:
             last = f"; it last said: {unit['last']}" if unit["last"] else ""
             lines.append(f"{known['controller']}: its service is {unit['state']}{last}")
     lines += [f"{slot['host']} slot {slot['number']} (id {slot['id']}): {slot['reason']}" for slot in slots if slot["state"] != "ok"]
-    return "\n".join(lines)
+    return "\n".join([*lines, *(guest["message"] for guest in known["guests"])])
+
+
+def guest_text(guest: Mapping[str, Any]) -> str:
+    """An engine that no slot asks for, and what is known of it."""
+    who = f"on {guest['hostname']}, pid {guest['pid']}, Python {guest['python']}" if guest["hostname"] else guest["state"]
+    return f"guest {guest['id']}, an engine that no slot asks for: {who}"
 
 
 def status_text(known: Mapping[str, Any]) -> str:
@@ -190,6 +204,4 @@ def status_text(known: Mapping[str, Any]) -> str:
     lines += table(rows, numbers=(0, 2, 4))
     if known["problem"]:
         lines.append(f"the controller gave no answer: {known['problem']}")
-    if known["guests"]:
-        lines.append(f"guests, engines that no slot asks for: {', '.join(map(str, known['guests']))}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *(guest["message"] for guest in known["guests"])])

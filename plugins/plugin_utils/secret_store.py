@@ -3,8 +3,9 @@
 """A fleet's keys and its memory, in a folder of the operator's.
 
 ``secrets.json`` has the keys of ipyparallel's connections, ``passwords.json`` the passwords of the
-database's accounts, ``ca.json`` the authority, ``certificates.json`` what it has signed, and
-``jupyterlab.json`` what lets one into JupyterLab; each may be encrypted with ansible-vault.
+database's accounts, ``ca.json`` the authority, ``certificates.json`` what it has signed, ``jupyterlab.json``
+what lets one into JupyterLab, and ``ssh.json`` the key by which hosts log in to each other; each may be
+encrypted with ansible-vault.
 ``state.json`` has what is not secret: which engine id belongs to which slot, and whether the fleet was
 ever deployed with these keys. All are written whole or not at all.
 """
@@ -27,11 +28,14 @@ from typing import Any
 
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.authority import check_authority, new_authority
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.certificates import CertificateProblem, Pair, load_key, read
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 SECRETS, STATE = "secrets.json", "state.json"
 PASSWORDS, AUTHORITY, CERTIFICATES = "passwords.json", "ca.json", "certificates.json"
 NOTEBOOK = "jupyterlab.json"
+LOGINS = "ssh.json"
 _PASSWORD_BYTES = 24
 # stands in addresses and headers as it is
 TOKEN_FORM = re.compile(r"[A-Za-z0-9_-]{32,}")
@@ -64,11 +68,13 @@ class FleetState:
     :param deployed: whether a deployment with the folder's keys has begun.
     :param slots: engine ids by host, in the order of its slots.
     :param addresses: where connections to the database come from, by host.
+    :param trust: what hosts that log in to each other by ssh know of each other, by host.
     """
 
     deployed: bool = False
     slots: dict[str, list[int]] = field(default_factory=dict)
     addresses: dict[str, str] = field(default_factory=dict)
+    trust: dict[str, dict[str, list[str]]] = field(default_factory=dict)
 
 
 def new_secrets() -> FleetSecrets:
@@ -184,6 +190,34 @@ class SecretStore:
         self._write(NOTEBOOK, {"token": made}, dry)
         return made
 
+    def login_key(self) -> str:
+        """The private key by which hosts log in to each other, as OpenSSH writes it; empty when there is none yet.
+
+        :raises StoreError: when the file is not what it should be, or others may read it.
+        """
+        content = self._read_private(LOGINS)
+        if content is None:
+            return ""
+        found = str(content.get("private"))
+        try:
+            public_of(found)
+        except ValueError as error:
+            raise StoreError(f"{self.folder / LOGINS}: expected a private key of OpenSSH's, got something else") from error
+        return found
+
+    def create_login_key(self, dry: bool = False) -> str:
+        """Make a key for logins and keep it; one that is there already is returned as it is.
+
+        :param dry: keep nothing.
+        """
+        found = self.login_key()
+        if found:
+            return found
+        form = (serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption())
+        made = Ed25519PrivateKey.generate().private_bytes(*form).decode()
+        self._write(LOGINS, {"private": made}, dry)
+        return made
+
     def authority(self) -> Pair | None:
         """The fleet's certificate authority; None when there is none yet.
 
@@ -260,7 +294,10 @@ class SecretStore:
         try:
             slots = {str(host): [int(number) for number in ids] for host, ids in content["slots"].items()}
             addresses = {str(host): str(address) for host, address in content.get("addresses", {}).items()}
-            return FleetState(bool(content["deployed"]), slots, addresses)
+            trust = {
+                str(host): {key: list(map(str, each[key])) for key in ("keys", "from")} for host, each in content.get("trust", {}).items()
+            }
+            return FleetState(bool(content["deployed"]), slots, addresses, trust)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise StoreError(f"{path}: expected a fleet's state, got something else ({error})") from error
 
@@ -313,6 +350,15 @@ class SecretStore:
             write_private(path, json.dumps(content, indent=2) + "\n")
         except OSError as error:
             raise StoreError(f"{self.folder}: cannot be written ({error.strerror}); set fleet_secrets_dir") from error
+
+
+def public_of(private: str) -> str:
+    """The public key of a private one, both as OpenSSH writes them.
+
+    :raises ValueError: when it is none.
+    """
+    public = serialization.load_ssh_private_key(private.encode(), None).public_key()
+    return public.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH).decode()
 
 
 def _in_vault(path: Path) -> bool:

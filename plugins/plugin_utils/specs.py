@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_file import shown
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_values import shown
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.names import nearest
 
 Options = dict[str, dict[str, Any]]

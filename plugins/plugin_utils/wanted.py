@@ -8,7 +8,7 @@ import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.ipyfleet.cluster.plugins.plugin_utils import database, database_embedded, notebook
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils import database, database_embedded, limits, notebook, trust
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.fleet_file import MEMBERS, NAME
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.ports import FIRST, LAST, PortPlan, default_first
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.slots import allocate, auto_slots
@@ -56,8 +56,10 @@ def value_problems(groups: Mapping[str, Sequence[str]], variables: Mapping[str, 
         count = variables[host].get("ipp_engine_slots", "auto")
         if count != "auto" and not (str(count).isdigit() and int(count) > 0):
             yield f"{host}: ipp_engine_slots: expected a number from 1 on, or auto, got {count!r}"
+        yield from (f"{host}: {text}" for text in limits.problems(variables[host]))
     yield from database.problems(groups, variables)
     yield from notebook.problems(groups, variables)
+    yield from trust.problems(groups, variables)
 
 
 def location_of(controller: str, variables: Variables) -> str:
@@ -125,12 +127,17 @@ def describe(
         "secrets_dir": secrets_dir,
         "postgresql": found,
         "jupyterlab": None,
+        "launcher": trust.launcher_of(groups, variables),
+        "tunnelled": trust.tunnelled(groups, variables),
+        "trust": trust.describe(groups, variables),
         "hosts": {
             host: {
                 "roles": [role for role in roles if host in groups.get(role, ())],
                 "slots": [],
                 "auto": auto.get(host),
-                "packages": packages_of(variables[host], [*extra, *notebook.packages(groups, host, variables, defaults)]),
+                "packages": packages_of(
+                    variables[host], [*extra, *trust.packages(groups, variables), *notebook.packages(groups, host, variables, defaults)]
+                ),
             }
             for host in members(groups)
         },
@@ -144,8 +151,11 @@ def auto_rule(variables: Variables, defaults: Variables) -> dict[str, int] | Non
     """How the slots of a host with `auto` are counted; None when their number is given."""
     if variables.get("ipp_engine_slots", "auto") != "auto":
         return None
-    keys = {"reserve_cores": "ipp_engine_reserve_cores", "memory_per_engine_mb": "ipp_engine_memory_mb"}
-    return {key: int(variables.get(name, defaults[name])) for key, name in keys.items()}
+    # engines that may take so much should find it
+    usual = variables.get("ipp_engine_memory_max_mb") or defaults["ipp_engine_memory_mb"]
+    memory = variables.get("ipp_engine_memory_mb", usual)
+    reserve = variables.get("ipp_engine_reserve_cores", defaults["ipp_engine_reserve_cores"])
+    return {"reserve_cores": int(reserve), "memory_per_engine_mb": int(memory)}
 
 
 def set_slots(fleet: dict[str, Any], counts: Mapping[str, int], kept: Mapping[str, Sequence[int]]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,20 @@ class Way:
 
 
 @dataclass(frozen=True)
+class Engine:
+    """A slot as the inventory has it, and what is remembered of its engine id."""
+
+    id: int
+    host: str
+    number: int
+
+    @property
+    def slot(self) -> str:
+        """What it is called among services."""
+        return f"{self.host}/{self.number}"
+
+
+@dataclass(frozen=True)
 class Access:
     """How to be a client of a fleet.
 
@@ -63,6 +77,8 @@ class Access:
     :param reach: how that is reached, as Ansible's variables without their prefix.
     :param name: the fleet's name.
     :param way: the way to all that it has.
+    :param engines: that are wanted, by their ids.
+    :param secrets_dir: folder of the fleet's keys on this machine.
     :param files: texts of the files that a client needs, by name; some hold secrets.
     """
 
@@ -71,6 +87,8 @@ class Access:
     reach: dict[str, Any]
     name: str
     way: Way
+    engines: tuple[Engine, ...]
+    secrets_dir: Path
     files: dict[str, str] = field(repr=False)
 
     @property
@@ -89,7 +107,14 @@ def read_access(folder: Path, data: Mapping[str, Any]) -> Access:
     reach = {str(each["name"]): dict(each["reach"]) for each in data["hosts"]}
     host, way = str(data["controller"]), data["way"]
     found = Way(str(way["host"]), reach[way["host"]], targets_of(way["targets"]), str(way["tunnel_user"]), bool(way["client"]))
-    return Access(json.loads(files[CONNECTION]), host, reach[host], str(data["name"]), found, files)
+    engines = engines_of(data["hosts"])
+    return Access(json.loads(files[CONNECTION]), host, reach[host], str(data["name"]), found, engines, Path(data["secrets_dir"]), files)
+
+
+def engines_of(hosts: Sequence[Mapping[str, Any]]) -> tuple[Engine, ...]:
+    """The slots of a report's hosts."""
+    found = [Engine(int(each), str(host["name"]), number) for host in hosts for number, each in enumerate(host["ids"])]
+    return tuple(sorted(found, key=lambda each: each.id))
 
 
 def targets_of(targets: Mapping[str, Any]) -> tuple[Target, ...]:

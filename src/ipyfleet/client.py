@@ -14,6 +14,9 @@ from ipyfleet.ssh import Forward
 from ipyfleet.tunnel import Tunnel, takes_connections
 
 CLIENT_SECONDS = 30.0
+SIGNAL_SECONDS = 10.0
+ANSWER_SECONDS = 5.0
+POLL_SECONDS = 0.02
 LOOPBACK = "127.0.0.1"
 
 
@@ -26,6 +29,18 @@ def client_info(info: Mapping[str, Any], forwards: Sequence[Forward]) -> dict[st
 def is_reachable(info: Mapping[str, Any]) -> bool:
     """Whether the hub's port takes a connection from here."""
     return takes_connections(str(info["location"]), int(info[CONTROLLER]))
+
+
+def find_way(access: Access) -> tuple[dict[str, Any], Tunnel | None]:
+    """A client's connection file as it holds here: straight, or through a tunnel that is opened, where that is the only way.
+
+    :raises ClientError: when neither way leads to the controller.
+    """
+    if is_reachable(access.info):
+        return access.info, None
+    if access.reach.get("connection", "ssh") != "ssh":
+        raise ClientError(f"{access.host}: expected the controller at {access.info['location']}, got no answer")
+    return open_tunnel(access)
 
 
 def open_tunnel(access: Access) -> tuple[dict[str, Any], Tunnel]:
@@ -68,7 +83,9 @@ def ask_engines(client: Any, ids: Sequence[int], timeout: float) -> dict[int, in
     """Process ids of engines by engine id, of those that answer.
 
     The question is a function of the standard library, which is sent by its name: it works between
-    different versions of Python, where code of one's own does not.
+    different versions of Python, where code of one's own does not. An engine that died, or that a controller
+    remembers from before it was restarted, stays listed for a while, and what is sent to it is lost: so each
+    is asked anew until it answers.
 
     :param client: an ipyparallel client.
     :param timeout: seconds to wait in all.
@@ -76,9 +93,41 @@ def ask_engines(client: Any, ids: Sequence[int], timeout: float) -> dict[int, in
     import os
 
     deadline = time.monotonic() + timeout
-    asked = {number: client[number].apply_async(os.getpid) for number in ids if number in client.ids}
-    found = {}
-    for number, answer in asked.items():
-        with contextlib.suppress(Exception):
-            found[number] = int(answer.get(timeout=max(0.0, deadline - time.monotonic())))
+    found: dict[int, int] = {}
+    asked: dict[int, tuple[float, Any]] = {}
+    while left := [number for number in ids if number not in found]:
+        for number in left:
+            sent, answer = asked.get(number, (0.0, None))
+            if answer is not None and answer.ready():
+                del asked[number]
+                with contextlib.suppress(Exception):
+                    found[number] = int(answer.get())
+            elif number in client.ids and time.monotonic() - sent > ANSWER_SECONDS:
+                asked[number] = (time.monotonic(), client[number].apply_async(os.getpid))
+        if time.monotonic() > deadline:
+            break
+        time.sleep(POLL_SECONDS)
     return found
+
+
+def signal_engines(client: Any, name: str, ids: Sequence[int], timeout: float = SIGNAL_SECONDS) -> dict[int, str]:
+    """Send a signal to engines through their controller; returns those that did not confirm it by id, with the reasons.
+
+    :param client: an ipyparallel client.
+    :param name: the signal's name, such as ``SIGINT``.
+    :param timeout: seconds to wait in all.
+    """
+    deadline = time.monotonic() + timeout
+    answers: dict[int, Any] = {}
+    silent: dict[int, str] = {}
+    for number in ids:
+        try:
+            answers[number] = client.send_signal(name, targets=number, block=False)
+        except Exception as error:
+            silent[number] = str(error)
+    for number, answer in answers.items():
+        try:
+            answer.result(max(0.0, deadline - time.monotonic()))
+        except Exception as error:
+            silent[number] = str(error) or "no answer in time"
+    return silent

@@ -7,13 +7,14 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ipyfleet import content, runner
 from ipyfleet.access import CONNECTION, Access, read_access
-from ipyfleet.client import CLIENT_SECONDS, ask_engines, is_reachable, new_client, open_tunnel
+from ipyfleet.client import CLIENT_SECONDS, ask_engines, find_way, new_client
 from ipyfleet.connect import Connection, Wish, open_connection
 from ipyfleet.errors import Cancelled, ClientError, InputError
 from ipyfleet.results import ClientCheck, Failure, Result
@@ -21,6 +22,9 @@ from ipyfleet.tunnel import Tunnel
 
 EVERYONE = ("ipp_controller", "ipp_engine", "ipp_client", "jupyterlab")
 SERVICES = ("ipp_controller", "ipp_engine", "jupyterlab")
+Services = Sequence[str | int]
+# what cancels the calls of a context; each has its own where there is none
+CANCEL: ContextVar[threading.Event] = ContextVar("CANCEL")
 # what would have ansible-playbook ask, and how to answer instead
 ASKING = {
     **dict.fromkeys(("-K", "--ask-become-pass"), "give -K before --, or become_password"),
@@ -100,17 +104,38 @@ class Cluster:
         """Say how each slot's service does, and whether the controller lists its engine."""
         return self.run("status", limit=limit, takes_part=SERVICES)
 
-    def start(self, *, limit: str = "", check: bool = False) -> Result:
-        """Start the services that do not run, then run code on every engine."""
-        return self.run("start", limit=limit, check=check, takes_part=SERVICES)
+    def start(self, *, services: Services = (), limit: str = "", check: bool = False, verify: bool = True) -> Result:
+        """Start the services that do not run, then run code on every engine.
 
-    def stop(self, *, limit: str = "", check: bool = False) -> Result:
-        """Stop the services until they are started, or their host boots. Engines lose their memory."""
-        return self.run("stop", limit=limit, check=check, takes_part=SERVICES)
+        :param services: only these: slots such as ``node1/0``, engine ids, ``controller`` or ``jupyterlab``.
+        :param verify: whether to wait until engines answer.
+        """
+        variables = {"chosen_services": named(services), "verify_after": verify}
+        return self.run("start", limit=limit, check=check, variables=variables, takes_part=SERVICES)
 
-    def restart(self, *, limit: str = "", check: bool = False) -> Result:
-        """Restart the services, then run code on every engine. Engines lose their memory."""
-        return self.run("restart", limit=limit, check=check, takes_part=SERVICES)
+    def stop(self, *, services: Services = (), limit: str = "", check: bool = False) -> Result:
+        """Stop the services until they are started, or their host boots. Engines lose their memory.
+
+        :param services: as for `start`.
+        """
+        return self.run("stop", limit=limit, check=check, variables={"chosen_services": named(services)}, takes_part=SERVICES)
+
+    def restart(self, *, services: Services = (), limit: str = "", check: bool = False, verify: bool = True) -> Result:
+        """Restart the services, then run code on every engine. Engines lose their memory.
+
+        :param services: as for `start`, as is `verify`.
+        """
+        variables = {"chosen_services": named(services), "verify_after": verify}
+        return self.run("restart", limit=limit, check=check, variables=variables, takes_part=SERVICES)
+
+    def signal(self, name: str, *, services: Services = (), limit: str = "", check: bool = False) -> Result:
+        """Send a signal to engines; what ends by it is started again.
+
+        :param name: ``INT``, which interrupts the code that they run, or HUP, QUIT, KILL, USR1, USR2, TERM.
+        :param services: as for `start`; all engines when empty.
+        """
+        variables = {"chosen_services": named(services), "signal_name": name.removeprefix("SIG")}
+        return self.run("signal", limit=limit, check=check, variables=variables, takes_part=SERVICES)
 
     def teardown(self, *, data: bool = False, keys: bool = False, limit: str = "", check: bool = False) -> Result:
         """Take the fleet away from its hosts.
@@ -121,13 +146,15 @@ class Cluster:
         variables = {"teardown_data": data, "teardown_keys": keys}
         return self.run("teardown", limit=limit, check=check, variables=variables, takes_part=EVERYONE)
 
-    def logs(self, *, lines: int = 20, since: str = "", limit: str = "") -> Result:
+    def logs(self, *, lines: int = 20, since: str = "", services: Services = (), limit: str = "") -> Result:
         """Read what the services said; see `Result.logs`.
 
+        :param services: as for `start`.
         :param lines: at most so many of each service.
         :param since: from when on, in the words of journalctl, such as ``-1h``.
         """
-        return self.run("logs", limit=limit, variables={"logs_lines": lines, "logs_since": since}, takes_part=SERVICES)
+        variables = {"logs_lines": lines, "logs_since": since, "chosen_services": named(services)}
+        return self.run("logs", limit=limit, variables=variables, takes_part=SERVICES)
 
     def execute(self, command: str, *, limit: str = "", become: bool = False) -> Result:
         """Run a shell command on every host; what it printed is in `Result.logs`.
@@ -246,7 +273,7 @@ class Cluster:
             check=check,
             diff=diff,
         )
-        self._cancel = threading.Event()
+        self._cancel = CANCEL.get(None) or threading.Event()
         try:
             return runner.run(request, on_progress, self._cancel)
         finally:
@@ -310,11 +337,7 @@ class Cluster:
         return client
 
     def _client(self, access: Access, timeout: float) -> tuple[Any, Tunnel | None]:
-        info, tunnel = access.info, None
-        if not is_reachable(info):
-            if access.reach.get("connection", "ssh") != "ssh":
-                raise ClientError(f"{access.host}: expected the controller at {info['location']}, got no answer")
-            info, tunnel = open_tunnel(access)
+        info, tunnel = find_way(access)
         try:
             return new_client(info, access.host, timeout), tunnel
         except BaseException:
@@ -348,3 +371,8 @@ class Cluster:
             return result
         failure = Failure(f"a client on this machine: {check.message}")
         return replace(result, status="partial", failures=(*result.failures, failure))
+
+
+def named(services: Services) -> list[str]:
+    """Services as the playbooks take them; a single word is one of them, not its letters."""
+    return [str(each) for each in ([services] if isinstance(services, str) else services)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import importlib.metadata
 import os
 import re
@@ -14,7 +15,7 @@ from typing import Any
 from ipyfleet.errors import InputError, InstallationError
 
 COLLECTION = Path("ansible_collections", "ipyfleet", "cluster")
-INVENTORY_PLUGIN = "ipyfleet.cluster.fleet"
+INVENTORY_PLUGINS = "ipyfleet.cluster.fleet,ipyfleet.cluster.ipcluster_config,ipyfleet.cluster.engines"
 OVERRIDE = "IPYFLEET_TREE"
 PACKAGE = Path(__file__).resolve().parent
 
@@ -125,7 +126,7 @@ def environ() -> dict[str, str]:
     The user's settings win, be they in the environment or in the ansible.cfg that Ansible would read
     here: those of `DEFAULTS` are what ipyfleet sets otherwise. A setting is returned in either case,
     since who starts Ansible may have defaults of its own; ansible-runner has, and checks no host keys.
-    Our collection, our roles and our inventory plugin come before the user's. Everything else in the
+    Our collection, our roles and our inventory plugins come before the user's. Everything else in the
     user's ansible.cfg is left alone; ANSIBLE_CONFIG names that file, for a start in another folder.
 
     :raises InstallationError: when Ansible is not there, or its configuration cannot be read.
@@ -134,15 +135,29 @@ def environ() -> dict[str, str]:
     collections = top.parents[2] if top.parts[-3:] == COLLECTION.parts else top / "collections"
     first = {
         "ANSIBLE_COLLECTIONS_PATH": str(collections),
-        "ANSIBLE_INVENTORY_ENABLED": INVENTORY_PLUGIN,
+        "ANSIBLE_INVENTORY_ENABLED": INVENTORY_PLUGINS,
         "ANSIBLE_ROLES_PATH": str(top / "roles"),
     }
     used, config_file = settings()
     found = {name: str(used[name]) for name in DEFAULTS}
     for name, ours in first.items():
         separator = "," if EXTENDED[name].kind == "list" else os.pathsep
-        found[name] = separator.join(dict.fromkeys([ours, *used[name]]))
+        found[name] = separator.join(dict.fromkeys([*ours.split(separator), *used[name]]))
     return found | ({"ANSIBLE_CONFIG": config_file} if config_file else {})
+
+
+def plugin_util(name: str) -> Any:
+    """A module of the collection's ``plugin_utils``, for what has no need of a run of Ansible's.
+
+    :raises InstallationError: when Ansible is not there, or the collection.
+    """
+    path = environ()["ANSIBLE_COLLECTIONS_PATH"]
+    from ansible.plugins.loader import init_plugin_loader
+    from ansible.utils.collection_loader import AnsibleCollectionConfig
+
+    if AnsibleCollectionConfig.collection_finder is None:
+        init_plugin_loader(path.split(os.pathsep)[:1])
+    return importlib.import_module(f"{'.'.join(COLLECTION.parts)}.plugins.plugin_utils.{name}")
 
 
 def settings() -> tuple[dict[str, Any], str]:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 TEMPLATE = Path(__file__).with_name("templates") / "fleet.yml.j2"
 # PyYAML writes longer keys in a form of their own, over two lines
@@ -18,27 +19,31 @@ class Description:
     """What a fleet file says.
 
     :param controller: host of the controller.
-    :param engines: numbers of slots, or ``auto``, by hosts or ranges of hosts.
+    :param engines: numbers of slots, or ``auto``, or all that is said of a host's engines, by hosts or ranges of hosts.
     :param clients: hosts of clients.
     :param location: name by which engines and clients reach the controller, where it is not its own.
+    :param ip: address that the controller listens on, where it is not the usual one.
     :param hosts: variables by host.
     :param defaults: variables for all hosts.
     :param postgresql: host of the database; empty for none.
     :param jupyterlab: host of JupyterLab; empty for none.
     :param about: lines of comment for the top of the file.
+    :param sources: where a key's value comes from, for a comment behind it, by path, such as ``("engines", "node1")``.
     """
 
     name: str
     controller: str
-    engines: Mapping[str, int | str]
+    engines: Mapping[str, Any]
     clients: Sequence[str] = ()
     scope: str = "system"
     location: str = ""
-    hosts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    defaults: Mapping[str, str] = field(default_factory=dict)
+    hosts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
     postgresql: str = ""
     jupyterlab: str = ""
     about: Sequence[str] = ()
+    ip: str = ""
+    sources: Mapping[tuple[str, ...], str] = field(default_factory=dict)
 
 
 def fleet_text(description: Description) -> str:

@@ -8,7 +8,22 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
-from ipyfleet.results import Backup, Change, Database, Failure, Fleet, Host, JupyterLab, LogLine, Outcome, Restored, Result, Slot, Status
+from ipyfleet.results import (
+    Backup,
+    Change,
+    Database,
+    Failure,
+    Fleet,
+    Guest,
+    Host,
+    JupyterLab,
+    LogLine,
+    Outcome,
+    Restored,
+    Result,
+    Slot,
+    Status,
+)
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 # tasks that only pass on what a report says already
@@ -135,6 +150,7 @@ class Collector:
             self.warnings.append(f"{host}: kept, because there is something in it: {', '.join(result['kept'])}")
         if action == "fleet_report" and "report" in result:
             self.report = dict(result["report"])
+            self.warnings += [str(each) for each in result.get("warnings", [])]
             self.warnings += [f"database: {each}" for each in self.report.get("backup_problems", [])]
 
     def _judge(self, kind: str, action: str, task: str, result: Mapping[str, Any], host: str) -> tuple[Outcome, str]:
@@ -189,7 +205,7 @@ class Collector:
             fleet=self.fleet,
             hosts=tuple(self._hosts()),
             slots=slots,
-            guests=tuple(self.report.get("guests", [])),
+            guests=tuple(Guest(**each) for each in self.report.get("guests", [])),
             failures=tuple(dict.fromkeys(failures)),
             warnings=tuple(dict.fromkeys(self.warnings)),
             logs=(*self.printed, *logs_of(self.report)),

@@ -78,6 +78,23 @@ class Slot:
 
 
 @dataclass(frozen=True)
+class Guest:
+    """An engine that no slot asks for: somebody has started it.
+
+    :param state: ``idle``, ``busy``, or ``silent`` when it did not answer though nothing is known that it does.
+    :param hostname: the name of its machine, as it says itself; like the rest, only an idle one is asked for it.
+    :param message: all of this in words.
+    """
+
+    id: int
+    state: str
+    hostname: str | None = None
+    pid: int | None = None
+    python: str | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True)
 class Failure:
     """One reason for which a run did not reach what it was for.
 
@@ -251,7 +268,7 @@ class Result:
     :param status: ``partial`` when some of the wanted engines answer, but not all; ``refused`` when
         nothing was changed because something has to be put right first.
     :param check: whether it only looked at what it would change.
-    :param guests: ids of engines that no slot asks for.
+    :param guests: engines that no slot asks for; they are no failure.
     :param seconds: wall-clock time.
     :param rc: exit code of ansible-playbook.
     :param backups: newest first; of verbs that are about them.
@@ -266,7 +283,7 @@ class Result:
     fleet: Fleet | None = None
     hosts: tuple[Host, ...] = ()
     slots: tuple[Slot, ...] = ()
-    guests: tuple[int, ...] = ()
+    guests: tuple[Guest, ...] = ()
     failures: tuple[Failure, ...] = ()
     warnings: tuple[str, ...] = ()
     logs: tuple[LogLine, ...] = ()
@@ -314,6 +331,7 @@ class Result:
         lines += [f"  {slot.id:>4}  {slot.host}/{slot.number}  {slot.state}" for slot in self.slots]
         lines += [f"  {self.database.message}"] if self.database else []
         lines += [f"  {self.jupyterlab.message}"] if self.jupyterlab and self.jupyterlab.ok else []
+        lines += [f"  {guest.message}" for guest in self.guests]
         lines += [f"  {failure}" for failure in self.failures]
         return "\n".join(lines)
 
@@ -340,6 +358,7 @@ class Result:
             parts.append(f"<p>{escape(self.database.message)}</p>")
         if self.jupyterlab and self.jupyterlab.ok:
             parts.append(f"<p>{escape(self.jupyterlab.message)}</p>")
+        parts += [f"<p>{escape(guest.message)}</p>" for guest in self.guests]
         if self.failures:
             parts.append("<ul>" + "".join(f"<li>{escape(str(failure))}</li>" for failure in self.failures) + "</ul>")
         return "".join(parts)

@@ -23,8 +23,26 @@ TUNNEL = {
 # what ssh says of a forwarding that the host does not allow, though the login is good
 PROHIBITED = r"administratively prohibited"
 
+# What ssh says when a jump host does not lead on; the hosts explain it in the same words (explain.py)
+JUMPS = (
+    (r"open failed: administratively prohibited[^\n]*\nstdio forwarding failed",
+     "expected the jump host to lead on, got refused; see AllowTcpForwarding and PermitOpen of its sshd"),
+    (r"open failed: connect failed: ([^\n]+?)\r?\nstdio forwarding failed",
+     "expected the jump host to reach it, got: \\1; check ansible_host and ansible_port, which have to hold from there"),
+    (r"(?s)(REMOTE HOST IDENTIFICATION HAS CHANGED|Host key for \S+ has changed).*UNKNOWN port 65535",
+     "expected the host key of the jump host that is known, got another one; if it is a new one, forget the old key with ssh-keygen -R"),
+    (r"(?s)Host key verification failed.*UNKNOWN port 65535",
+     "expected a host key of the jump host that is known, got an unknown one; log in to it once by ssh to accept it"),
+    (r"(?s)Permission denied.*UNKNOWN port 65535",
+     "expected the jump host to let us in with a key, got refused; check its user and key, in ~/.ssh/config"),
+    (r"(?is)could not resolve hostname (\S+?):.*UNKNOWN port 65535",
+     "expected the name \\1 of the jump host to resolve, got an unknown one; check ansible_ssh_common_args"),
+    (r"(?s)connect to host (\S+) port (\d+): ([^\r\n]+).*UNKNOWN port 65535",
+     "expected an SSH server on the jump host \\1, port \\2, got: \\3; check that it is up, and ansible_ssh_common_args"),
+)  # fmt: skip
 # what ssh says when it does not get there, and what it means; the first that fits
 MEANINGS = (
+    *JUMPS,
     (r"REMOTE HOST IDENTIFICATION HAS CHANGED|Host key for \S+ has changed",
      "expected the host key that is known, got another one; if the host is a new one, forget the old key with ssh-keygen -R"),
     (r"Host key verification failed|host key is known for",

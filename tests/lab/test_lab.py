@@ -20,8 +20,8 @@ sys.path.insert(0, str(ROOT / "src"))
 from ipyfleet import Cluster  # noqa: E402
 from ipyfleet.lab import Lab  # noqa: E402
 from ipyfleet.lab.engine import Engine, find_engine  # noqa: E402
-from ipyfleet.lab.hosts import LABEL  # noqa: E402
 from ipyfleet.lab.image import HOST, RELEASE, build_image  # noqa: E402
+from ipyfleet.lab.networks import LABEL  # noqa: E402
 
 NAME = f"try-{uuid.uuid4().hex[:6]}"
 

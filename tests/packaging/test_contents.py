@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import email
 import json
 import tarfile
@@ -74,9 +75,13 @@ def test_the_wheel_holds_the_package_and_the_collection(wheel: Path) -> None:
     metadata = email.message_from_bytes(about[f"ipyfleet-{VERSION}.dist-info/METADATA"])
     assert metadata["Version"] == VERSION
     assert metadata["License-Expression"] == "GPL-3.0-or-later"
-    assert about[f"ipyfleet-{VERSION}.dist-info/entry_points.txt"].decode().split() == [
-        "[console_scripts]", "ipyfleet", "=", "ipyfleet.cli:main",
-    ]  # fmt: skip
+    entries = configparser.ConfigParser()
+    entries.read_string(about[f"ipyfleet-{VERSION}.dist-info/entry_points.txt"].decode())
+    assert {section: dict(entries[section]) for section in entries.sections()} == {
+        "console_scripts": {"ipyfleet": "ipyfleet.cli:main"},
+        "ipyparallel.controller_launchers": {"fleet": "ipyfleet.launchers:FleetControllerLauncher"},
+        "ipyparallel.engine_launchers": {"fleet": "ipyfleet.launchers:FleetEngineSetLauncher"},
+    }
 
 
 def test_the_source_distribution_holds_what_the_wheel_is_built_from(sdist: Path) -> None:

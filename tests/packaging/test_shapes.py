@@ -125,6 +125,13 @@ def test_the_command_runs(name: str, request: pytest.FixtureRequest) -> None:
     assert "1 host would change" in shape.run("ipyfleet", "up", "--check", "-i", "x.fleet.yml").stdout
 
 
+@pytest.mark.parametrize("name", ["installed", "editable"])
+def test_ipyparallel_finds_the_launchers(name: str, request: pytest.FixtureRequest) -> None:
+    shape: Shape = request.getfixturevalue(name)
+    code = "import ipyparallel as ipp; c = ipp.Cluster(controller='fleet', engines='fleet'); print(c.engine_launcher_class.__module__)"
+    assert shape.python(code) == "ipyfleet.launchers"
+
+
 def test_nothing_was_written_into_the_installation(installed: Shape) -> None:
     site = installed.top.parents[2]
     assert installed.run("touch", site / "x", check=False).returncode != 0

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 import textwrap
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import testinfra
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 EPHEMERAL = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
@@ -23,12 +25,21 @@ ENGINE = os.environ.get("IPYFLEET_LAB_ENGINE", "podman")
 # clones that test on one machine at the same time need one each
 PREFIX = os.environ.get("LAB_PREFIX", "lab")
 NAME = "lab"
-PYTHON = f"/opt/ipyfleet/{NAME}/env/bin/python"
-STATE = f"/var/lib/ipyfleet/{NAME}"
+SYSTEM = yaml.safe_load((ROOT / "molecule" / SCENARIO / "inventory" / "lab.fleet.yml").read_text()).get("scope") != "user"
+# who has everything, in scope user
+LOGIN = "ada"
+OWN = f"/home/{LOGIN}/.local/share/ipyfleet/{NAME}"
+PYTHON = f"/opt/ipyfleet/{NAME}/env/bin/python" if SYSTEM else f"{OWN}/env/bin/python"
+ETC = f"/etc/ipyfleet/{NAME}" if SYSTEM else f"{OWN}/etc"
+STATE = f"/var/lib/ipyfleet/{NAME}" if SYSTEM else f"{OWN}/var"
 PROFILE = f"{STATE}/ipython/profile_{NAME}"
 CLIENT_FILE = f"{PROFILE}/security/ipcontroller-client.json"
 ENGINE_FILE = f"{PROFILE}/security/ipcontroller-engine.json"
-USER = f"ipyfleet-{NAME}"
+USER = f"ipyfleet-{NAME}" if SYSTEM else LOGIN
+# who logs in, and has the client's file
+CLIENT = "root" if SYSTEM else LOGIN
+# programs of scope user that run for long
+PROGRAMS = "supervisor.supervisord|ipyfleet_unit.py|lib/ipcontroller.py|lib/ipengine.py|-m jupyterlab"
 
 
 def host(name: str) -> Any:
@@ -53,11 +64,16 @@ def environ(**more: str) -> dict[str, str]:
     return {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0", **more}
 
 
-def play(*arguments: str, playbook: str = "site.yml", sources: tuple[Path, ...] = (INVENTORY,)) -> subprocess.CompletedProcess[str]:
-    """Run a playbook of the clone as ops do."""
+def play(
+    *arguments: str, playbook: str = "site.yml", sources: tuple[Path, ...] = (INVENTORY,), **more: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a playbook of the clone as ops do.
+
+    :param more: of the environment.
+    """
     given = [word for source in sources for word in ("-i", str(source))]
     command = ["ansible-playbook", *given, playbook, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environ())
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environ(**more))
 
 
 def recap(said: subprocess.CompletedProcess[str]) -> dict[str, dict[str, int]]:
@@ -86,7 +102,7 @@ def shell(name: str, command: str, check: bool = True) -> str:
     return engine_run("exec", container(name), "sh", "-c", command, check=check).stdout.strip()
 
 
-def python(name: str, code: str, user: str = "root", timeout: float = 90) -> Any:
+def python(name: str, code: str, user: str = CLIENT, timeout: float = 90) -> Any:
     """Run code with the fleet's Python on a host; returns what it printed, read as JSON.
 
     `rc` is a client that is connected as anybody on a client host would.
@@ -95,7 +111,7 @@ def python(name: str, code: str, user: str = "root", timeout: float = 90) -> Any
     return python_alone(name, begin + textwrap.dedent(code), user=user, timeout=timeout)
 
 
-def python_alone(name: str, code: str, program: str = PYTHON, user: str = "root", timeout: float = 90) -> Any:
+def python_alone(name: str, code: str, program: str = PYTHON, user: str = CLIENT, timeout: float = 90) -> Any:
     """Run code with a Python on a host; returns what it printed, read as JSON."""
     home = "/root" if user == "root" else f"/home/{user}"
     command = [ENGINE, "exec", "-i", "-u", user, "-e", f"HOME={home}", container(name), program, "-"]
@@ -104,10 +120,29 @@ def python_alone(name: str, code: str, program: str = PYTHON, user: str = "root"
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def answer(ids: list[int], seconds: float = 5) -> bool:
+    """Whether these engines and no others are there, and run code; what is sent while one comes back may be lost."""
+    code = f"print(json.dumps(rc.ids == {ids} and rc[{ids}].apply_async(int).get(timeout={seconds}) == {[0] * len(ids)}))"
+    try:
+        return bool(python("head", code))
+    except AssertionError:
+        return False
+
+
+def command(*words: str, check: bool = False) -> subprocess.CompletedProcess[str]:
+    """What somebody gets who types `ipyfleet` and these words."""
+    more = environ(PYTHONPATH=str(ROOT / "src"))
+    return subprocess.run([sys.executable, "-m", "ipyfleet", *words], capture_output=True, text=True, check=check, env=more)
+
+
 def main_pids() -> dict[str, str]:
-    """Main processes of all units of the fleet, by host and unit."""
-    found = {}
+    """Main processes of all units of the fleet, by host and unit; in scope user all processes that run for long."""
+    found: dict[str, str] = {}
     for name in sorted({*members("ipp_controller"), *members("ipp_engine")}):
+        if not SYSTEM:
+            lines = shell(name, f"ps -u {LOGIN} -o pid=,lstart=,args= | grep -E -e '{PROGRAMS}'", check=False).splitlines()
+            found |= {f"{name} {line.split()[0]}": line for line in lines}
+            continue
         said = shell(name, f"systemctl show -p Id,MainPID,ExecMainStartTimestampMonotonic 'ipyfleet-{NAME}-*.service'")
         for block in said.split("\n\n"):
             values = dict(line.split("=", 1) for line in block.splitlines())

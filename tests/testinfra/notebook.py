@@ -13,7 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
-from fleet import ENGINE, INVENTORY, NAME, PYTHON, ROOT, container, environ, shell
+from fleet import CLIENT, ENGINE, ETC, INVENTORY, NAME, PYTHON, ROOT, container, environ, shell
 
 LAB = f"/var/lib/ipyfleet/{NAME}.jupyterlab"
 LAB_USER = f"ipylab-{NAME}"
@@ -77,13 +77,13 @@ def token() -> str:
 
 def port() -> int:
     """Where JupyterLab listens on its host."""
-    return int(shell("head", f"sed -n 's/^c.ServerApp.port = //p' /etc/ipyfleet/{NAME}/jupyter_server_config.py"))
+    return int(shell("head", f"sed -n 's/^c.ServerApp.port = //p' {ETC}/jupyter_server_config.py"))
 
 
 def cell(code: str) -> str:
     """What a cell prints that somebody runs, in a kernel of its own."""
     shell("head", f"cat >/tmp/cell.py <<'END'\n{CELL}\nEND")
-    command = [ENGINE, "exec", "-i", container("head"), PYTHON, "/tmp/cell.py"]
+    command = [ENGINE, "exec", "-i", "-u", CLIENT, container("head"), PYTHON, "/tmp/cell.py"]
     given = json.dumps([port(), token(), code]) + "\n"
     done = subprocess.run(command, input=given, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr

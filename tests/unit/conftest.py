@@ -15,8 +15,19 @@ from ansible.template import Templar, trust_as_template
 ROOT = Path(__file__).resolve().parents[2]
 # as a clone's ansible.cfg does, so that FQCN imports find the clone
 init_plugin_loader([str(ROOT / "collections")])
-FOLDERS = ("src", "roles/ipp_node/files", "roles/jupyterlab/files", "roles/postgresql/files", "tools", "tests/testinfra", "tests/unit")
+FOLDERS = (
+    "src",
+    "roles/ipp_node/files",
+    "roles/ipp_controller/files",
+    "roles/jupyterlab/files",
+    "roles/postgresql/files",
+    "tools",
+    "tests/testinfra",
+    "tests/unit",
+)
 sys.path += [str(ROOT / folder) for folder in FOLDERS]
+
+from stand_in import own_folders, stand_in  # noqa: E402, F401  (fixtures)
 
 
 def interruptible(command: list[str], folder: Path, environ: dict[str, str]) -> subprocess.Popen[str]:
@@ -34,6 +45,7 @@ def interruptible(command: list[str], folder: Path, environ: dict[str, str]) -> 
 
 def rendered(template: str, **variables: Any) -> str:
     """What a template, `ROLE/NAME.j2`, makes of these variables."""
-    templar = Templar(DataLoader(), variables={"ansible_managed": "Managed", **variables})
+    known = {"ansible_managed": "Managed", **variables}
+    templar = Templar(DataLoader()).copy_with_new_env(searchpath=[str(ROOT / "templates")], available_variables=known)
     text = (ROOT / "templates" / template).read_text()
     return str(templar.template(trust_as_template(text), escape_backslashes=False, overrides={"trim_blocks": True, "lstrip_blocks": False}))

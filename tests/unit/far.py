@@ -128,4 +128,4 @@ class Far:
         }
         if "jupyterlab" in without:
             files.pop("token")
-        return Access(info, "head", dict(reach), "lab", Way("head", dict(reach), targets), files)
+        return Access(info, "head", dict(reach), "lab", Way("head", dict(reach), targets), (), Path("keys"), files)

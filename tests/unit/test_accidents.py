@@ -18,10 +18,14 @@ CASES = all_cases()
 TOLD = [case for _, case in CASES if case.exits > 0 and case.exits != 99]
 SAID = [case.says for case in TOLD] + [case.meanwhile.again for _, case in CASES if case.meanwhile and case.meanwhile.again]
 EDITS = [edit["says"] for edit in yaml.safe_load((ROOT / "molecule" / "postgresql" / "cases" / "edits.yml").read_text())]
-# what tests look for that are about the database and JupyterLab
+# what tests look for that are about the database, JupyterLab, scope user, ways around and live inventories
 OTHERS = [
     *ROOT.glob("molecule/postgresql/tests/test_*.py"),
-    *(ROOT / "tests" / "unit" / f"test_{name}.py" for name in ("accounts", "cell", "cli", "data_dir", "needed", "pg_server")),
+    *ROOT.glob("molecule/user/tests/test_*.py"),
+    *(
+        ROOT / "tests" / "unit" / f"test_{name}.py"
+        for name in ("accounts", "boot", "cell", "cli", "data_dir", "engines_inventory", "findings", "jumps", "needed", "pg_server")
+    ),
 ]
 WORDS = [node.value for path in OTHERS for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
 

@@ -183,7 +183,9 @@ def test_an_account_for_tunnels_that_is_not_wanted_goes_at_once(
     known += [entry("old", 1, "/v/lab.tunnel"), entry("ann", 2, "/home/ann")]
     monkeypatch.setattr(accounts, "remove", lambda _, name: [name])
     params = {"accounts": [{"name": name} for name in wanted]}
-    host: Any = SimpleNamespace(paths={"tunnel": "/v/lab.tunnel"}, params=params, system=True, module=None, changes=[])
+    host: Any = SimpleNamespace(
+        paths={"tunnel": "/v/lab.tunnel", "door": "/v/lab.engines"}, params=params, system=True, module=None, changes=[]
+    )
     Host.retire_accounts(host)
     assert host.changes == removed
 

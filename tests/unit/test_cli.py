@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, interruptible
 
-from ipyfleet.cli.state import chosen, variables_of
+from ipyfleet.cli.state import variables_of
 from ipyfleet.errors import InputError
+from ipyfleet.sources import chosen
 from ipyfleet.ssh import ssh_command
 
 LOCAL = "plugin: ipyfleet.cluster.fleet\nname: trial\nscope: user\ncontroller: localhost\nengines: {localhost: 2}\nclients: [localhost]\n"
@@ -53,7 +54,7 @@ def typed(home: Path, *words: str, fleet: str = LOCAL) -> subprocess.CompletedPr
 
 VERBS = (
     "up", "verify", "status", "validate", "start", "stop", "restart", "logs", "teardown", "run", "inventory", "ssh", "exec",
-    "backup", "backups", "drill", "restore", "connect",
+    "backup", "backups", "drill", "restore", "connect", "signal",
 )  # fmt: skip
 
 
@@ -95,6 +96,9 @@ def version() -> str:
         (["restore"], FAR, "Missing argument 'DATABASE'"),
         (["restore", "lab"], FAR, "expected a fleet with a database, got one without"),
         (["run", "restore"], FAR + "postgresql: head\n", "expected -e restore_database=NAME, got none"),
+        (["restart", "--slot", "localhost/9"], LOCAL, "ipyfleet: chosen_services: expected controller, jupyterlab, a slot such as HOST/0"),
+        (["signal", "INTT"], LOCAL, "ipyfleet: signal_name: expected one of HUP, INT, QUIT, KILL, USR1, USR2, TERM, got INTT"),
+        (["signal"], LOCAL, "Missing argument 'SIGNAL'"),
         (["logs", "--lines", "0"], LOCAL, "Input should be greater than or equal to 1"),
     ],
 )

@@ -129,7 +129,7 @@ def test_what_the_user_has_set_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert found["ANSIBLE_HOST_KEY_CHECKING"] == "False"
     assert found["ANSIBLE_PIPELINING"] == "False"
     assert found["ANSIBLE_SSH_ARGS"] == "-J bastion"
-    assert found["ANSIBLE_INVENTORY_ENABLED"] == "ipyfleet.cluster.fleet,ini,yaml"
+    assert found["ANSIBLE_INVENTORY_ENABLED"] == f"{content.INVENTORY_PLUGINS},ini,yaml"
     assert found["ANSIBLE_COLLECTIONS_PATH"] == f"{ROOT}/collections:{tmp_path}/mine"
     assert found["ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED"] == "True"
     assert found["ANSIBLE_CONFIG"] == str(tmp_path / "ansible.cfg")

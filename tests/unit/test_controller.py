@@ -15,6 +15,7 @@ from typing import Any
 
 import ipcontroller
 import ipyfleet_hub
+import ipyfleet_slot
 import ipyparallel as ipp
 import psutil
 import pytest
@@ -22,6 +23,7 @@ import zmq
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.ports import PortPlan
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.secret_store import new_secrets
 from conftest import ROOT
+from ipcontroller import FIRST_GUEST
 from ipyparallel.controller.heartmonitor import Heart
 
 FILES = ROOT / "roles" / "ipp_node" / "files"
@@ -86,9 +88,9 @@ class Cluster:
         assert ipyfleet_hub.wait_ready([json.loads(self.client_file.read_text())], 30) == "", (self.folder / "log.txt").read_text()
         return process
 
-    def engine(self, number: int, **env: str) -> subprocess.Popen[bytes]:
+    def engine(self, number: int, limits: dict[str, Any] | None = None, **env: str) -> subprocess.Popen[bytes]:
         path = self.folder / f"engine-{number}.json"
-        path.write_text(json.dumps({"id": number, "env": env}))
+        path.write_text(json.dumps({"id": number, "env": env, **(limits or {})}))
         return self.start("ipengine.py", str(path))
 
     def listed(self) -> dict[int, str]:
@@ -107,9 +109,9 @@ class Cluster:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
-    def start_guest(self) -> subprocess.Popen[bytes]:
-        """An engine that somebody starts by hand: it asks for no id."""
-        command = [sys.executable, "-m", "ipyparallel.engine", f"--profile-dir={self.folder}"]
+    def start_guest(self, *options: str) -> subprocess.Popen[bytes]:
+        """An engine that somebody starts by hand: by itself, it asks for no id."""
+        command = [sys.executable, "-m", "ipyparallel.engine", f"--profile-dir={self.folder}", *options]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, cwd=self.folder)
         self.processes.append(process)
         return process
@@ -190,10 +192,39 @@ def test_a_killed_controller_finds_engines_with_their_memory_and_an_open_client_
         assert client.ids == [0, 5]
     state = json.loads((cluster.folder / "log" / "engines.json").read_text())
     assert sorted(state["engines"]) == ["0", "5"]
-    assert state["next_id"] == 6
-    guest = cluster.start_guest()
-    eventually(lambda: client.ids == [0, 5, 6])
-    guest.kill()
+    client.close()
+
+
+def test_a_guest_takes_no_slot_s_id_and_comes_back_under_its_own(cluster: Cluster) -> None:
+    controller = cluster.controller()
+    cluster.engine(0)
+    slot = cluster.engine(1)
+    client = cluster.client()
+    eventually(lambda: client.ids == [0, 1])
+    slot.terminate()
+    eventually(lambda: client.ids == [0])
+    cluster.start_guest()
+    eventually(lambda: client.ids == [0, FIRST_GUEST])
+    cluster.engine(1)
+    # a slot that the fleet did not have when the guest came
+    cluster.engine(2)
+    eventually(lambda: client.ids == [0, 1, 2, FIRST_GUEST])
+    client[:].push({"mark": 42}, block=True)
+    cluster.kill(controller)
+    cluster.controller()
+    eventually(lambda: marks(client) == [42, 42, 42, 42])
+    cluster.start_guest()
+    eventually(lambda: client.ids == [0, 1, 2, FIRST_GUEST, FIRST_GUEST + 1])
+    client.close()
+
+
+def test_an_engine_that_asks_for_a_taken_id_gets_no_slot_s_either(cluster: Cluster) -> None:
+    cluster.controller()
+    cluster.engine(0)
+    client = cluster.client()
+    eventually(lambda: client.ids == [0])
+    cluster.start_guest("--IPEngine.id=0")
+    eventually(lambda: client.ids == [0, FIRST_GUEST])
     client.close()
 
 
@@ -312,3 +343,101 @@ def test_stopping_is_not_a_failure(cluster: Cluster) -> None:
     assert engine.wait(timeout=20) == 0
     controller.terminate()
     assert controller.wait(timeout=20) == 0
+
+
+@ipp.interactive  # type: ignore[untyped-decorator]  # ipyparallel has no types
+def take(megabytes: int) -> int:
+    """Takes memory, step by step, and keeps it in a local variable; runs on an engine."""
+    taken: list[bytearray] = []
+    while sum(map(len, taken)) < megabytes << 20:
+        taken.append(bytearray(1 << 20))
+    return len(taken)
+
+
+def test_a_task_that_takes_too_much_gets_an_error_and_its_engine_lives_on(cluster: Cluster) -> None:
+    cluster.controller()
+    engine = cluster.engine(0, {"memory_max": 400})
+    client = cluster.client()
+    eventually(lambda: client.ids == [0])
+    view = client[0]
+    view.push({"kept": "safe"}, block=True)
+    assert view.apply_sync(take, 50) == 50
+    # the error of a task keeps none of what the task had taken, or the next one would have nothing
+    for _ in range(2):
+        with pytest.raises(ipp.RemoteError) as told:
+            view.apply_sync(take, 1000)
+        assert told.value.ename == "MemoryError"
+        assert view.apply_sync(take, 50) == 50
+    with pytest.raises(ipp.RemoteError, match="MemoryError"):
+        view.execute("taken = bytearray(1 << 30)", block=True)
+    with pytest.raises(ipp.RemoteError, match="the task's arguments do not fit into the 393 MiB of its engine"):
+        view.apply_sync(len, os.urandom(300 << 20))
+    # encrypted, it is there twice for a moment, which no task has to pay for
+    assert len(view.apply_sync(bytes, 90 << 20)) == 90 << 20
+    assert view["kept"] == "safe"
+    assert view.apply_sync(os.getpid) == engine.pid
+    client.close()
+
+
+@ipp.interactive  # type: ignore[untyped-decorator]  # ipyparallel has no types
+def fill(seconds: float) -> None:
+    """Takes all memory that there is, and has it for a while; runs on an engine."""
+    import contextlib
+    import time
+
+    taken: list[bytearray] = []
+    with contextlib.suppress(MemoryError):
+        while True:
+            taken.append(bytearray(1 << 20))
+    time.sleep(seconds)
+
+
+def test_an_engine_that_cannot_hear_any_more_ends_and_does_not_look_alive(cluster: Cluster) -> None:
+    cluster.controller()
+    engine = cluster.engine(0, {"memory_max": 400})
+    client = cluster.client()
+    eventually(lambda: client.ids == [0])
+    client[0].apply_async(fill, 5)
+    time.sleep(1)
+    client[0].apply_async(len, os.urandom(20 << 20))
+    assert engine.wait(timeout=20) == ipyfleet_slot.TRY_AGAIN
+    assert "a message did not fit into the engine's memory" in (cluster.folder / "log.txt").read_text()
+    client.close()
+
+
+def test_a_lost_controller_is_no_reason_to_end(cluster: Cluster) -> None:
+    controller = cluster.controller()
+    engine = cluster.engine(0, {"memory_max": 400})
+    client = cluster.client()
+    eventually(lambda: client.ids == [0])
+    client.close()
+    cluster.kill(controller)
+    time.sleep(ipyfleet_slot.RETRIED_SECONDS + 1)
+    cluster.controller()
+    client = cluster.client()
+    eventually(lambda: client.ids == [0])
+    assert client[0].apply_sync(os.getpid) == engine.pid
+    client.close()
+
+
+@ipp.interactive  # type: ignore[untyped-decorator]  # ipyparallel has no types
+def what_i_have() -> dict[str, Any]:
+    """Runs on an engine."""
+    import os
+
+    return {"cores": sorted(os.sched_getaffinity(0)), "threads": os.environ.get("OMP_NUM_THREADS"), "gpus": os.environ.get("GPUS")}
+
+
+def test_slots_share_out_the_cores_of_their_host(cluster: Cluster) -> None:
+    cluster.controller()
+    there = ipyfleet_slot.by_neighbours(sorted(os.sched_getaffinity(0)))
+    cluster.engine(0, {"cpus": {"cores": [], "number": 0, "slots": 2}}, GPUS="0")
+    cluster.engine(1, {"cpus": {"cores": [there[-1]], "number": 1, "slots": 2}}, OMP_NUM_THREADS="7")
+    client = cluster.client()
+    eventually(lambda: client.ids == [0, 1])
+    mine = sorted(ipyfleet_slot.share(there, 0, 2))
+    assert client[:].apply_sync(what_i_have) == [
+        {"cores": mine, "threads": str(len(mine)), "gpus": "0"},
+        {"cores": [there[-1]], "threads": "7", "gpus": None},
+    ]
+    client.close()

@@ -74,6 +74,9 @@ def test_commands_of_the_pages_are_understood(line: str, tmp_path: Path) -> None
     """Playbooks, options and hosts that they name exist; scenarios run the playbooks themselves."""
     assert FLEET
     (tmp_path / "lab.fleet.yml").write_text(FLEET[1])
+    (tmp_path / "profile_ssh").mkdir()
+    (tmp_path / "profile_ssh" / "ipcluster_config.py").touch()
+    line = line.replace("~/.ipython", str(tmp_path))
     words = [str(tmp_path / "lab.fleet.yml") if word == "lab.fleet.yml" else word for word in shlex.split(re.sub(r"\[.*?\]", "", line))]
     more = ["--syntax-check"] if words[0] == "ansible-playbook" else []
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from ipyfleet.cli.show import as_text
 from ipyfleet.events import Collector, Progress
-from ipyfleet.results import Backup, Restored
+from ipyfleet.results import Backup, Guest, Restored
 
 FLEET: dict[str, Any] = {
     "name": "lab",
@@ -44,7 +44,13 @@ def slot(number: int, host: str, state: str, **more: Any) -> dict[str, Any]:
 
 
 def report(*slots: dict[str, Any], **more: Any) -> dict[str, Any]:
-    known = {"controller": "head", "slots": list(slots), "guests": [7], "problem": "", **more}
+    known = {
+        "controller": "head",
+        "slots": list(slots),
+        "guests": [{"id": 7, "state": "idle", "hostname": "desk", "pid": 9, "python": "3.11.2", "message": "guest 7"}],
+        "problem": "",
+        **more,
+    }
     return event("runner_on_ok", "ipyfleet.cluster.fleet_report", "head", {"report": known})
 
 
@@ -62,7 +68,7 @@ def test_all_there() -> None:
     assert [(host.name, host.outcome) for host in result.hosts] == [("head", "ok"), ("n1", "changed"), ("n2", "ok")]
     assert result.hosts[1].seconds == 1.5
     assert [(change.path, change.what, change.diff) for change in result.hosts[1].changes] == [("/etc/x", "change file", "")]
-    assert (result.slots[0].pid, result.slots[0].ms, result.guests) == (5, 2.5, (7,))
+    assert (result.slots[0].pid, result.slots[0].ms, result.guests) == (5, 2.5, (Guest(7, "idle", "desk", 9, "3.11.2", "guest 7"),))
 
 
 def test_differences_are_kept_when_they_were_asked_for() -> None:
@@ -157,6 +163,12 @@ def test_little_is_kept_of_many_hosts(count: int) -> None:
     assert len(found.hosts) == count
     # the events themselves came to 80 MB
     assert kept < 1_000_000
+
+
+def test_what_a_report_warns_of_is_in_the_result() -> None:
+    warning = "head: does not come back after a reboot: no crontab, no linger"
+    said = event("runner_on_ok", "fleet_report", "head", {"report": {}, "warnings": [warning]})
+    assert collector(said).result(0, 3.0, False).warnings == (warning,)
 
 
 def test_backups_and_what_was_brought_back() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.ipyfleet.cluster.plugins.module_utils import fleet_facts
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.findings import problems
 
 FLEET = {
@@ -12,6 +14,7 @@ FLEET = {
     "scope": "system",
     "controller": "head",
     "location": "head.lab",
+    "bind": "0.0.0.0",
     "secrets_dir": "/keys",
     "ports": {"first": 10000, "last": 10099},
 }
@@ -31,9 +34,9 @@ SEEN: dict[str, Any] = {
 }
 
 
-def judge(deployed: bool = True, need: int = 100, scope: str = "system", **hosts: dict[str, Any]) -> list[str]:
+def judge(deployed: bool = True, need: int = 100, scope: str = "system", bind: str = "0.0.0.0", **hosts: dict[str, Any]) -> list[str]:
     facts = {host: SEEN | seen for host, seen in hosts.items()}
-    return problems(FLEET | {"scope": scope}, facts, deployed, dict.fromkeys(facts, need))
+    return problems(FLEET | {"scope": scope, "bind": bind}, facts, deployed, dict.fromkeys(facts, need))
 
 
 def test_healthy_hosts_have_none() -> None:
@@ -72,6 +75,12 @@ def test_mixed_python_versions_are_one_sentence_that_says_what_to_do() -> None:
             "n1: expected the controller's location head.lab to lead to it, got 127.0.1.1;"
             " set controller: {host: ..., location: NAME} to one that does",
         ),
+        (
+            {"location": {"addresses": ["10.0.0.5"], "no_way": "no answer in 5 s"}},
+            "n1: expected a way to the controller's location head.lab, got: no answer in 5 s;"
+            " open ports 10000 to 10099 in firewalls between,"
+            " or set controller: {host: ..., location: NAME} to one that leads there",
+        ),
         ({"no_such_user": ["eve"]}, "n1: expected the user eve of ipp_client_users, got no such user"),
         ({"refused": ["postgresql_settings.jit: no"]}, "n1: postgresql_settings.jit: no"),
         ({"foreign": ["/x"]}, "n1: /x is not of this fleet; move it away, or give the fleet another name"),
@@ -86,8 +95,33 @@ def test_scope_user_needs_neither_root_nor_systemd() -> None:
     assert judge(scope="user", n1={"root": False, "systemd": False}) == []
 
 
+def test_hosts_of_scope_user_do_not_share_their_home() -> None:
+    assert judge(scope="user", head={"server": "nas:/home"}, n1={"server": "nas:/scratch"}, n2={"server": ""}, n3={"server": ""}) == []
+    assert judge(scope="user", head={"server": "nas:/home"}, n1={"server": ""}, n2={"server": "nas:/home"}) == [
+        "expected a home folder of each host's own, got one from nas:/home on head, n2;"
+        " log in as a user whose home is local, or use scope: system"
+    ]
+
+
 def test_the_controller_may_resolve_its_own_name_to_loopback() -> None:
     assert judge(head={"location": {"addresses": ["127.0.1.1"]}}) == []
+
+
+def test_a_location_on_another_network_than_the_controller_listens_on() -> None:
+    head = {"addresses": ["10.0.0.5", "10.1.0.5"]}
+    assert judge(bind="10.0.0.5", head=head, n1={}) == []
+    assert judge(bind="10.1.0.5", head=head, n1={}) == [
+        "n1: expected the controller's location head.lab to lead to 10.1.0.5, on which alone it listens, got 10.0.0.5;"
+        " correct location or ip of the controller"
+    ]
+    # one that is translated on the way
+    assert judge(bind="10.1.0.5", head={"addresses": ["10.1.0.5"]}, n1={}) == []
+
+
+def test_an_address_to_listen_on_has_to_be_one_of_the_controller_s_host() -> None:
+    wrong = ["head: expected the controller's address 10.1.0.6 to be one of this host, got one that is not; correct ip"]
+    assert judge(bind="10.1.0.6", head={"addresses": ["10.0.0.5", "10.1.0.5"]}) == wrong
+    assert judge(bind="127.0.0.1", head={"addresses": ["10.0.0.5"]}) == judge(bind="10.1.0.6", head={"addresses": []}) == []
 
 
 def test_taken_ports_name_who_has_them() -> None:
@@ -118,3 +152,23 @@ def test_keys_that_were_lost_are_not_replaced() -> None:
 def test_problems_of_all_hosts_are_told_together() -> None:
     found = judge(head={"systemd": False}, n1={"root": False}, n2={"python": "3.8"})
     assert [text.split(":")[0] for text in found] == ["head", "n1", "n2"]
+
+
+@pytest.mark.parametrize(
+    ("path", "server"),
+    [
+        ("/", ""),
+        ("/home/ada", "nas:/export/home"),
+        ("/home/bob", ""),
+        ("/homework", ""),
+    ],
+)
+def test_what_server_a_folder_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, server: str) -> None:
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(
+        "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n"
+        "30 22 0:44 / /home rw shared:2 - nfs4 nas:/export/home rw,addr=10.0.0.9\n"
+        "31 30 8:2 / /home/bob rw - xfs /dev/sdb1 rw\n"
+    )
+    monkeypatch.setattr(fleet_facts, "standing", lambda each: each)
+    assert fleet_facts.server_of(path, str(mounts)) == server

@@ -35,6 +35,27 @@ def problems(text: str) -> list[str]:
     return [str(problem) for problem in caught.value.problems]
 
 
+def test_what_engines_of_a_host_may_use() -> None:
+    fleet = read("""
+        plugin: fleet
+        name: lab
+        controller: head
+        engines:
+          a: {slots: 2, gpus: [0, 2], gpus_per_slot: 1, gpu_variable: HIP_VISIBLE_DEVICES, cpus: spread, memory_max: 2G}
+          b: {slots: 2, gpus: 4, cpus: 0-3}
+    """)
+    assert fleet.host_vars["a"] == {
+        "ipp_engine_slots": 2,
+        "ipp_engine_gpus": 2,
+        "ipp_engine_gpu_names": ["0", "2"],
+        "ipp_engine_gpus_per_slot": 1,
+        "ipp_engine_gpu_variable": "HIP_VISIBLE_DEVICES",
+        "ipp_engine_cpus": "spread",
+        "ipp_engine_memory_max_mb": 2048,
+    }
+    assert fleet.host_vars["b"] == {"ipp_engine_slots": 2, "ipp_engine_gpus": 4, "ipp_engine_cpus": "0-3"}
+
+
 def test_smallest_fleet() -> None:
     fleet = read(SMALLEST)
     assert fleet.groups == {
@@ -60,7 +81,7 @@ def test_complete_fleet() -> None:
           root@gpu1: {slots: 2, gpus: 1, env: {OMP_NUM_THREADS: 4}, user_python_packages: [cupy], reserve_cores: 2, memory_per_engine: 4G}
         postgresql: {host: db, databases: [results], allow: [ops]}
         jupyterlab: head
-        clients: [laptop, "desk[1:2]"]
+        clients: [laptop, {host: "desk[1:2]", engines: true}]
         hosts:
           head: {ansible_host: 10.0.0.5}
           node[01:03]: {rack: 7}
@@ -85,6 +106,7 @@ def test_complete_fleet() -> None:
         "ipp_engine_memory_mb": 4096,
     }
     assert fleet.host_vars["head"] == {"ansible_user": "ops", "ansible_host": "10.0.0.5"}
+    assert (fleet.host_vars["laptop"], fleet.host_vars["desk2"]) == ({}, {"ipp_client_engine_file": True})
     assert fleet.all_vars == {
         "fleet_name": "lab",
         "fleet_scope": "system",
@@ -145,6 +167,9 @@ CASES: list[tuple[str, dict[str, str], str]] = [
     ("ports: true", {}, "lab.fleet.yml:6: ports: expected the first port of a block of 100, 1024 to 65436, got the boolean True"),
     ("clients: laptop", {}, "lab.fleet.yml:6: clients: expected a list of hosts, got 'laptop'"),
     ("clients: [a, a]", {}, "lab.fleet.yml:6: clients.1: expected each host once, got a twice"),
+    ("clients: [{host: a, engine: true}]", {}, "lab.fleet.yml:6: clients.0.engine: unknown key; did you mean `engines`?"),
+    ("clients: [{host: a, engines: 2}]", {}, "lab.fleet.yml:6: clients.0.engines: expected true or false, got 2"),
+    ("clients: [{engines: true}]", {}, "lab.fleet.yml:6: clients.0.host: expected a host name, got nothing"),
     ("clients: [7]", {}, "lab.fleet.yml:6: clients.0: expected a host name, got 7"),
     (
         "python_packages: numpy",
@@ -217,7 +242,7 @@ CASES: list[tuple[str, dict[str, str], str]] = [
     ("", {"engines": "engines: {'@a': 1}"}, "lab.fleet.yml:5: engines.@a: expected HOST or USER@HOST, got '@a'"),
     ("clients: [y@a]", {"engines": "engines: {x@a: 1}"}, "lab.fleet.yml:6: clients.0: expected one user for a, got x and y"),
     ("", {"engines": "engines: {a: {slot: 1}}"}, "lab.fleet.yml:5: engines.a.slot: unknown key; did you mean `slots`?"),
-    ("", {"engines": "engines: {a: {gpus: x}}"}, "lab.fleet.yml:5: engines.a.gpus: expected a number of GPUs, 0 to 64, got 'x'"),
+    ("", {"engines": "engines: {a: {gpus: x}}"}, "lab.fleet.yml:5: engines.a.gpus: expected a number of GPUs, 0 to 64, or a list"),
     (
         "",
         {"engines": "engines: {a: {env: [x]}}"},
@@ -231,6 +256,31 @@ CASES: list[tuple[str, dict[str, str], str]] = [
         "lab.fleet.yml:5: engines.a.memory_per_engine: expected a size such as 2G",
     ),
     ("", {"engines": "engines: {a: {memory_per_engine: 1K}}"}, "lab.fleet.yml:5: engines.a.memory_per_engine: expected a size such as 2G"),
+    (
+        "",
+        {"engines": "engines: {a: {memory_max: 100M}}"},
+        "lab.fleet.yml:5: engines.a.memory_max: expected a size such as 2G or 512M, from 256M on, got '100M'",
+    ),
+    (
+        "",
+        {"engines": "engines: {a: {cpus: 4}}"},
+        'lab.fleet.yml:5: engines.a.cpus: expected `spread`, or cores of the host such as "0-3,8", each once, got 4',
+    ),
+    (
+        "",
+        {"engines": "engines: {a: {gpus: [0, 0]}}"},
+        "lab.fleet.yml:5: engines.a.gpus: expected a number of GPUs, 0 to 64, or a list of their numbers or UUIDs such as [0, 2]",
+    ),
+    (
+        "",
+        {"engines": "engines: {a: {gpus: 2, gpus_per_slot: 4}}"},
+        "lab.fleet.yml:5: engines.a.gpus_per_slot: expected a number from 1 to the host's 2 GPUs, got 4",
+    ),
+    (
+        "",
+        {"engines": "engines: {a: {gpu_variable: CUDA_DEVICES}}"},
+        "lab.fleet.yml:5: engines.a.gpu_variable: expected one of CUDA_VISIBLE_DEVICES, ROCR_VISIBLE_DEVICES,",
+    ),
 ]
 
 

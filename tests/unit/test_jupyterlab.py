@@ -28,7 +28,7 @@ GROUPS = {"ipp_controller": ["head"], "ipp_engine": ["n1", "n2"], "jupyterlab": 
 PLAN = PortPlan(12300)
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIG5vdCBhIGtleSBvZiBhbnlib2R5IGF0IGFsbCE ann@laptop"
 DATABASE = {"host": "n1", "location": "n1", "hostaddr": "", "port": 5432, "listen": ["*"]}
-USERS = {"service": "ipyfleet-lab", "lab": "ipylab-lab", "tunnel": "ipytunnel-lab"}
+USERS = {"service": "ipyfleet-lab", "lab": "ipylab-lab", "tunnel": "ipytunnel-lab", "door": "ipyengines-lab"}
 
 
 def problems(groups: dict[str, list[str]] = GROUPS, scope: str = "system", **variables: Any) -> list[str]:
@@ -223,13 +223,14 @@ def accounts(account: dict[str, Any], check: bool = False) -> tuple[list[list[st
         return 0, "", ""
 
     module = SimpleNamespace(check_mode=check, run_command=run_command, get_bin_path=lambda name, **_: f"/usr/sbin/{name}")
-    return commands, fleet_accounts.create(module, **account)
+    return commands, fleet_accounts.create(module, account)
 
 
 def test_an_account_can_log_in_only_where_it_has_keys() -> None:
     account = {"name": "nobody-of-that-name", "home": "/var/lib/x", "comment": "Tunnels"}
     ((command,), changes) = accounts(account)
-    assert command[-3:] == ["--comment", "Tunnels", "nobody-of-that-name"]
+    assert command[-1] == "nobody-of-that-name"
+    assert command[command.index("--comment") + 1] == "Tunnels"
     assert command[command.index("--shell") + 1] == "/usr/sbin/nologin"
     assert "--password" not in command
     assert changes == [{"path": "nobody-of-that-name", "what": "create system user"}]
@@ -237,6 +238,9 @@ def test_an_account_can_log_in_only_where_it_has_keys() -> None:
     # no password fits, and sshd does not take it for a locked one
     assert command[command.index("--password") + 1] == "*"
     assert command[command.index("--shell") + 1] == "/usr/sbin/nologin"
+    # only where commands are run by logins is there a shell to run them
+    ((command,), _) = accounts(account | {"commands": True})
+    assert command[command.index("--shell") + 1] == "/bin/sh"
 
 
 def test_an_account_that_is_there_is_left_as_it_is_and_a_look_makes_none() -> None:

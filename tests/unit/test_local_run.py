@@ -92,6 +92,12 @@ def test_validate_says_that_all_is_well_and_changes_nothing(home: Home) -> None:
             ["-e", '{"ipp_client_users": ["nobody-of-that-name"]}'],
             "expected the user nobody-of-that-name of ipp_client_users, got no such user",
         ),
+        ("", ["-e", "ipp_engine_cpus=0,8000"], "localhost: expected cores that the host has for the cpus of its engines, got 8000; it has"),
+        (
+            "",
+            ["-e", "ipp_engine_memory_max_mb=1"],
+            "localhost: ipp_engine_memory_max_mb: expected 0 for none, or a size from 256 on",
+        ),
         ("", ["-e", "ipp_controller_location=no.such.host.invalid"], "expected the controller's location no.such.host.invalid to resolve"),
         ("", ["-e", '{"ipp_controller_config": {"a b": 1}}'], "ipcontroller_config.py: what the template gave is not valid"),
         ("defaults: {ansible_remote_tmp: '{{ nope }}'}\n", ["-e", "ipp_engine_gpus='{{ nope }}'"], "'nope' is undefined"),
@@ -181,7 +187,19 @@ def test_a_client_s_files_are_private_and_told_to_nobody(home: Home) -> None:
     assert "changed=0" in home.play("-e", f"client_dir={folder}", playbook="playbooks/client.yml").stdout
     assert {path.name for path in folder.iterdir()} == {*files, ".ipyfleet-client", "notes.txt"}
     neither = home.play(playbook="playbooks/client.yml")
-    assert "expected -e client_file=PATH or -e client_dir=FOLDER, got neither" in neither.stdout + neither.stderr
+    assert "expected -e client_file=PATH, -e client_dir=FOLDER or -e engine_file=PATH, got none" in neither.stdout + neither.stderr
+
+
+def test_whoever_starts_an_engine_elsewhere_needs_one_file(home: Home) -> None:
+    store = SecretStore(home.folder / ".ipyfleet" / "trial", lambda path: Path(path).read_text())
+    key = store.create_secrets().key
+    file = home.folder / "engine.json"
+    said = home.play("-e", f"engine_file={file}", "-vvv", "--diff", playbook="playbooks/client.yml")
+    assert said.returncode == 0, said.stdout + said.stderr
+    found = json.loads(file.read_text())
+    assert (found["key"], file.stat().st_mode & 0o777) == (key, 0o600)
+    assert "hb_ping" in found
+    assert key not in said.stdout + said.stderr
 
 
 def test_a_folder_with_something_else_in_it_is_left_alone(home: Home) -> None:

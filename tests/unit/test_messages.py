@@ -19,6 +19,7 @@ from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.report import (
 FLEET: dict[str, Any] = {
     "name": "lab",
     "controller": "head",
+    "launcher": "service",
     "scope": "system",
     "location": "head",
     "secrets_dir": "/keys",
@@ -95,6 +96,16 @@ def test_tables() -> None:
     assert table([["id", "host"], [1, "a"], [10, "bb"]], numbers=(0,)) == ["id  host", " 1  a", "10  bb"]
 
 
+GUESTS = [
+    {"id": 10000, "state": "idle", "hostname": "desk", "pid": 9, "python": "3.11.2"},
+    {"id": 10001, "state": "busy", "hostname": None, "pid": None, "python": None},
+]
+GUEST_LINES = [
+    "guest 10000, an engine that no slot asks for: on desk, pid 9, Python 3.11.2",
+    "guest 10001, an engine that no slot asks for: busy",
+]
+
+
 def verified(**states: str) -> dict[str, Any]:
     slots = [{**slot, "state": "ok", "pid": 7, "python": "3.11.2", "ms": 3.1} for slot in slots_of(FLEET)]
     for slot in slots:
@@ -151,7 +162,7 @@ def test_report_of_a_controller_that_does_not_answer() -> None:
 
 
 def test_status() -> None:
-    result: dict[str, Any] = {"slots": [slot | {"state": "listed"} for slot in slots_of(FLEET)], "short": 0, "guests": [9]}
+    result: dict[str, Any] = {"slots": [slot | {"state": "listed"} for slot in slots_of(FLEET)], "short": 0, "guests": GUESTS}
     result["slots"][2]["state"] = "missing"
     runs = {"state": "active (running)", "running": True, "restarts": 2, "last": ""}
     lines = status_text(known(result, {"head": {"controller": runs}, "n1": {"engine@0": runs, "engine@1": runs}})).splitlines()
@@ -159,4 +170,18 @@ def test_status() -> None:
     assert lines[1].split() == ["id", "host", "slot", "service", "restarts", "registered"]
     assert lines[3].split() == ["0", "n1", "0", "active", "(running)", "2", "yes"]
     assert lines[5].split() == ["2", "n2", "0", "no", "answer", "-", "no"]
-    assert lines[-1] == "guests, engines that no slot asks for: 9"
+    assert lines[-2:] == GUEST_LINES
+
+
+def test_a_verification_names_guests_too() -> None:
+    assert verify_text(known(verified() | {"guests": GUESTS}, {})).splitlines()[-2:] == GUEST_LINES
+
+
+def test_a_slot_whose_tunnel_does_not_hold_is_told_so() -> None:
+    unit = {"running": True, "state": "active (running)", "last": ""}
+    tunnel = {"running": False, "state": "activating (auto-restart)", "last": "Host key verification failed."}
+    told = slots_report(verified(n2_0="missing"), FLEET, {"n2": {"engine@0": unit, "tunnel": tunnel}})["slots"][2]["reason"]
+    assert told == (
+        "its service runs, but the engine is not registered with the controller; "
+        "its tunnel there is activating (auto-restart); it last said: Host key verification failed."
+    )

@@ -42,7 +42,15 @@ def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def remove(root: Path, monkeypatch: pytest.MonkeyPatch, user: int, **more: Any) -> list[str]:
     """Take it away, and return what is left."""
     monkeypatch.setattr(os, "geteuid", lambda: user)
-    folders = {"etc": "etc", "state": "state", "run": "run", "lab": "jupyterlab", "lab_run": "run", "tunnel": "tunnel"}
+    folders = {
+        "etc": "etc",
+        "state": "state",
+        "run": "run",
+        "lab": "jupyterlab",
+        "lab_run": "run",
+        "tunnel": "tunnel",
+        "door": "ipyengines-lab",
+    }
     paths = {"root": str(root)} | {name: str(root / folder) for name, folder in folders.items()}
     params = {"fleet": "lab", "scope": "user", "paths": paths, "entries": [], "keep_data": True, "accounts": []}
     supervisor: Any = SimpleNamespace(stop_all=list)

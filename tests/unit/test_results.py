@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 
 from ipyfleet.errors import Cancelled, RunError
-from ipyfleet.results import Backup, Change, ClientCheck, Failure, Fleet, Host, JupyterLab, LogLine, Restored, Result, Slot
+from ipyfleet.results import Backup, Change, ClientCheck, Failure, Fleet, Guest, Host, JupyterLab, LogLine, Restored, Result, Slot
 
 GOOD = Result(
     verb="up",
@@ -51,6 +51,13 @@ def test_a_notebook_shows_it_as_a_table_and_no_markup_gets_through() -> None:
     assert "<li>n1: &lt;gone&gt;</li>" in html
     assert "<gone>" not in html
     assert "<td>n1</td>" in replace(GOOD, slots=())._repr_html_()
+
+
+def test_guests_are_told_and_are_no_failure() -> None:
+    found = replace(GOOD, guests=(Guest(10000, "busy", message="guest 10000, <busy>"),))
+    assert found.ok
+    assert str(found).splitlines()[-1] == "  guest 10000, <busy>"
+    assert "<p>guest 10000, &lt;busy&gt;</p>" in found._repr_html_()
 
 
 def test_it_can_be_made_an_exception() -> None:

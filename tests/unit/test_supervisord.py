@@ -169,3 +169,58 @@ def test_status_has_the_last_words_of_what_does_not_run(lab: Lab) -> None:
     assert not status["running"]
     assert "no such thing" in Path(supervisor.programs()["b"]["logfile"]).read_text()
     assert status["last"]
+
+
+def test_one_program_is_stopped_started_and_restarted_and_the_other_left_alone(lab: Lab) -> None:
+    before = running(lab)
+    assert lab.supervisor().halt(["a"]) == [{"path": "a", "what": "stop"}]
+    assert not lab.supervisor().status(words=False)["a"]["running"]
+    assert lab.supervisor().start_all(["a"]) == [{"path": "a", "what": "start"}]
+    lab.wait_noted()
+    between = lab.pids()
+    assert between["a"] not in (0, before["a"])
+    assert lab.supervisor().restart_all(["a"]) == [{"path": "a", "what": "restart"}]
+    lab.wait_noted()
+    assert lab.pids()["a"] not in (0, between["a"])
+    assert lab.pids()["b"] == before["b"]
+
+
+def test_a_supervisord_that_is_started_for_one_program_leaves_the_others_stopped(lab: Lab) -> None:
+    running(lab)
+    lab.supervisor().stop_all()
+    assert lab.supervisor().start_all(["b"]) == [{"path": "supervisord", "what": "start"}, {"path": "b", "what": "start"}]
+    found = lab.supervisor().status(words=False)
+    assert (found["a"]["running"], found["b"]["running"]) == (False, True)
+
+
+def test_a_signal_reaches_the_command_of_a_program(lab: Lab) -> None:
+    say = "import signal, time; signal.signal(signal.SIGUSR1, lambda *_: print('got it', flush=True)); print('ready', flush=True)"
+    lab.commands["a"] = f'{sys.executable} -c "{say}; [time.sleep(1) for _ in range(300)]"'
+    running(lab)
+    supervisor = lab.supervisor()
+    log = Path(supervisor.programs()["a"]["logfile"])
+
+    def wait_for(word: str) -> None:
+        deadline = time.monotonic() + 10
+        while word not in log.read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    wait_for("ready")
+    before = lab.pids()
+    assert lab.supervisor(check=True).signal("USR1", ["a"]) == [{"path": "a", "what": "signal USR1"}]
+    assert "got it" not in log.read_text()
+    assert supervisor.signal("USR1", ["a"]) == [{"path": "a", "what": "signal USR1"}]
+    wait_for("got it")
+    assert lab.pids() == before
+
+
+@pytest.mark.parametrize("state", ["RUNNING", "BACKOFF"])
+def test_what_has_ended_or_waits_for_its_next_start_is_sent_no_signal(lab: Lab, monkeypatch: pytest.MonkeyPatch, state: str) -> None:
+    running(lab)
+    supervisor = lab.supervisor()
+    supervisor.server.stopProcess("a", True)
+    known = {**supervisor.programs(), "a": {"statename": state}}
+    # it ends after it was looked for
+    monkeypatch.setattr(supervisor, "programs", lambda: known)
+    assert supervisor.signal("USR1", ["a", "b"]) == [{"path": "b", "what": "signal USR1"}]

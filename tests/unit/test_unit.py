@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -157,3 +159,12 @@ def test_what_a_killed_watch_left_ends_when_the_next_one_begins(tmp_path: Path, 
     finally:
         after.process.terminate()
         after.process.wait(timeout=20)
+
+
+def test_what_runs_may_have_as_many_files_open_as_its_user_may(tmp_path: Path) -> None:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    say = "import resource; print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+    watch = f"{shlex.quote(sys.executable)} {SCRIPT} watch files --run {tmp_path} -- {shlex.quote(sys.executable)} -c {shlex.quote(say)}"
+    environ = {**os.environ, unit.MARK: f"{tmp_path}/files"}
+    said = subprocess.run(["sh", "-c", f"ulimit -Sn 256; exec {watch}"], env=environ, capture_output=True, text=True, check=True).stdout
+    assert int(said) == (unit.MOST_FILES if hard == resource.RLIM_INFINITY else min(unit.MOST_FILES, hard))

@@ -13,7 +13,7 @@ import threading
 import time
 
 import pytest
-from fleet import INVENTORY, NAME, PYTHON, ROOT, environ, eventually, main_pids, secrets, shell
+from fleet import INVENTORY, NAME, PYTHON, ROOT, command, environ, eventually, main_pids, secrets, shell
 
 from ipyfleet import Cluster, Progress, Result
 from ipyfleet.client import is_reachable
@@ -25,12 +25,6 @@ ENGINES = [0, 1, 2, 3]
 @pytest.fixture
 def cluster() -> Cluster:
     return Cluster(INVENTORY)
-
-
-def command(*words: str, check: bool = False) -> subprocess.CompletedProcess[str]:
-    """What somebody gets who types `ipyfleet` and these words."""
-    more = environ(PYTHONPATH=str(ROOT / "src"))
-    return subprocess.run([sys.executable, "-m", "ipyfleet", *words], capture_output=True, text=True, check=check, env=more)
 
 
 def test_a_client_on_this_machine_reaches_every_engine(cluster: Cluster) -> None:

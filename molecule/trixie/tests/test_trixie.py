@@ -45,14 +45,6 @@ def test_bytecode_is_there_however_it_was_made() -> None:
         assert int(shell(name, f"find -L /opt/ipyfleet/{NAME}/env/lib -name '*.cpython-313.pyc' | wc -l")) > 1000
 
 
-def test_slots_see_one_gpu_each() -> None:
-    code = """
-        ids = [number for number in rc.ids if rc[number].apply_sync(os.uname).nodename == "node2"]
-        print(json.dumps(rc[ids].apply_sync(os.getenv, "CUDA_VISIBLE_DEVICES")))
-    """
-    assert python("head", code, user="ops") == ["0"]
-
-
 def test_mixed_python_versions_are_refused_in_one_sentence_before_anything_is_changed() -> None:
     before = main_pids()
     for playbook in ("playbooks/validate.yml", "site.yml"):

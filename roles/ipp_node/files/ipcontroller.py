@@ -9,6 +9,9 @@ An engine that cannot be heard for a while (a network that is cut, a host that s
 off ipyparallel's list for good, though it lives on with all that it knows and believes that it is on
 it. Here it is back on the list under its id as soon as its heart is heard again. The same goes for an
 engine that was told its id by a hub that did not live to hear its heart.
+
+An engine that asks for no id is a guest: somebody has started it by hand. ipyparallel would give it the
+next id, which a slot may ask for later. Here guests have ids of their own, beyond those of all slots.
 """
 
 from __future__ import annotations
@@ -22,11 +25,14 @@ from ipyparallel.controller import app, hub
 
 # more than a host that is cut off has engines
 MOST_SILENT = 4096
+# slots have the lowest ids that are free, and are fewer
+FIRST_GUEST = 10000
 
 
 class FleetHub(hub.Hub):
     """A hub that keeps its list of engines whole."""
 
+    _idcounter: int
     _loading = False
     _coming: str | None = None
 
@@ -94,7 +100,8 @@ class FleetHub(hub.Hub):
         return number
 
     def new_engine_id(self, requested_id: int | None = None) -> int:
-        """Choose an id; its former bearer is no more."""
+        """Choose an id, the one asked for or else one that is no slot's; its former bearer is no more."""
+        self._idcounter = max(self._idcounter, FIRST_GUEST)
         number: int = super().new_engine_id(requested_id)
         self._remember(number, str(self._coming).encode())
         return number

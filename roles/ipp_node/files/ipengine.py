@@ -2,7 +2,9 @@
 
     ipengine.py SLOT_FILE [ipengine options]
 
-The slot file is JSON: `id`, and `env`, environment variables to set before anything is imported.
+The slot file is JSON: `id`, and what ipyfleet_slot.py sets before anything is imported: `env`,
+environment variables; `cpus`, the slot's share of cores; `memory_max`, a limit in MiB. An @ in its
+name stands for the rank that MPI gave this process among those of its host.
 When a predecessor in the slot was lost without a word (power cut, out of memory), the hub still
 lists it and would give its successor another id. So the successor says goodbye for it first, and
 does not go on under an id that is not its own.
@@ -13,10 +15,11 @@ from __future__ import annotations
 import json
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
-TRY_AGAIN = 75  # EX_TEMPFAIL
+import ipyfleet_slot
+from ipyfleet_slot import TRY_AGAIN
+
 # A controller's host that loses power closes no connection, and its engines, who mostly listen, would
 # wait for it on connections that are none: seconds until the first question, between questions, and
 # unanswered ones until a connection is given up. A new one that is not answered at once is tried anew
@@ -28,13 +31,6 @@ SOCKET_OPTIONS = {
     "TCP_KEEPALIVE_CNT": 5,
     "CONNECT_TIMEOUT": 2000,
 }
-
-
-def read_slot(path: str) -> dict[str, Any]:
-    """Read a slot file and set its environment variables."""
-    slot = json.loads(Path(path).read_text())
-    os.environ.update({key: str(value) for key, value in slot["env"].items()})
-    return dict(slot)
 
 
 def kept_heart(heart: Any, options: dict[int, int]) -> Any:
@@ -109,8 +105,14 @@ def slot_engine() -> Any:
 
 
 def main() -> None:
-    slot = read_slot(sys.argv[1])
+    # whatever has started it
+    os.umask(0o077)
+    slot = ipyfleet_slot.read_slot(sys.argv[1])
+    if "cpus" in slot:
+        ipyfleet_slot.bind(slot["cpus"])
     engine = slot_engine()
+    if "memory_max" in slot:
+        engine = ipyfleet_slot.limited_engine(engine, ipyfleet_slot.Memory(slot["memory_max"]))
     # what user code imports is none of this folder's business
     sys.path.pop(0)
     engine.launch_instance([*sys.argv[2:], f"--IPEngine.id={slot['id']}"])

@@ -20,6 +20,7 @@ import contextlib
 import hashlib
 import json
 import os
+import resource
 import shlex
 import signal
 import subprocess
@@ -38,6 +39,8 @@ GRACE_SECONDS = 5.0
 # bytes; a note has a few words
 LONGEST_NOTE = 4096
 MARK = "IPYFLEET_UNIT"
+# a controller has several connections with each engine, and logins often begin with 1024
+MOST_FILES = 65536
 
 
 def digest_of(files: Sequence[str]) -> str:
@@ -115,19 +118,29 @@ def sweep(mark: str, grace: float) -> None:
     psutil.wait_procs(alive, timeout=GRACE_SECONDS)
 
 
+def raise_files() -> None:
+    """Let the unit have many files open, as far as its user may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(MOST_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def watch(args: argparse.Namespace) -> int:
     """Run the command of a unit and leave nothing behind when it ends."""
     mark = os.environ[MARK]
     # left by a supervisor or a watch that was killed; at once, or the dying watch would sweep this one
     sweep(mark, grace=0)
     begin(args.name, args.run, args.input)
+    raise_files()
     child = subprocess.Popen(args.command, start_new_session=True)
 
     def forward(number: int, _frame: FrameType | None) -> None:
         with contextlib.suppress(ProcessLookupError):
             child.send_signal(number)
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, forward)
     code = child.wait()
     sweep(mark, GRACE_SECONDS)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ipyfleet.cli import connect, database, hosts, init, lab, verbs
+from ipyfleet.cli import connect, database, hosts, importing, init, lab, verbs
 from ipyfleet.cli.state import State
 from ipyfleet.errors import InputError, IpyfleetError, RunError
 
@@ -45,8 +45,9 @@ app.command()(verbs.verify)
 app.command("status")(verbs.simple("status", "Show how each slot's service does, and whether the controller lists its engine.", False))
 app.command("validate")(verbs.simple("validate", "Check the fleet file and every host, and change nothing.", False))
 app.command("start")(verbs.simple("start", "Start the services that do not run.", True))
-app.command("stop")(verbs.simple("stop", "Stop the services until they are started again; in scope system, or their host boots.", True))
+app.command("stop")(verbs.simple("stop", "Stop the services until they are started again, or their host boots.", True))
 app.command("restart")(verbs.simple("restart", "Restart the services; engines lose their memory.", True))
+app.command()(verbs.signal)
 app.command()(connect.connect)
 app.command()(verbs.logs)
 app.command()(verbs.teardown)
@@ -59,6 +60,7 @@ app.command()(hosts.inventory)
 app.command()(hosts.ssh)
 app.command("exec")(hosts.execute)
 app.command()(init.init)
+app.command("import")(importing.import_config)
 app.add_typer(lab.app, name="lab")
 
 

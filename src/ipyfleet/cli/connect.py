@@ -20,8 +20,6 @@ from ipyfleet.cli.state import (
     FleetOption,
     State,
     VaultOption,
-    chosen,
-    fleet_files,
     is_terminal,
     state_of,
 )
@@ -30,6 +28,7 @@ from ipyfleet.cluster import Cluster
 from ipyfleet.connect import Connection, Wish, plan, reach_of
 from ipyfleet.errors import ClientError, InputError
 from ipyfleet.results import EXIT_CODES, SCHEMA
+from ipyfleet.sources import chosen, fleet_files
 
 
 def connect(

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from ipyfleet.cli.state import CheckOption, ExtraOption, FleetOption, JsonOption, SshOption, SudoOption, VaultOption, VerboseOption, chosen
+from ipyfleet.cli.state import CheckOption, ExtraOption, FleetOption, JsonOption, SshOption, SudoOption, VaultOption, VerboseOption
 from ipyfleet.cli.verbs import carry_out, cluster_of
+from ipyfleet.sources import chosen
 
 
 def simple(verb: str, about: str) -> Callable[..., None]:

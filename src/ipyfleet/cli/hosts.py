@@ -19,13 +19,13 @@ from ipyfleet.cli.state import (
     SudoOption,
     VaultOption,
     VerboseOption,
-    chosen,
     hosts,
     state_of,
 )
 from ipyfleet.cli.verbs import carry_out, cluster_of
 from ipyfleet.errors import InputError
 from ipyfleet.results import Result
+from ipyfleet.sources import chosen
 from ipyfleet.ssh import ssh_command
 
 

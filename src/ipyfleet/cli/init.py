@@ -14,10 +14,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ipyfleet.cli.state import SUFFIXES, state_of
+from ipyfleet.cli.state import state_of
 from ipyfleet.cluster import Cluster
 from ipyfleet.description import Description, fleet_text
 from ipyfleet.errors import InputError
+from ipyfleet.sources import SUFFIXES
 
 LOCAL = "localhost"
 NAME = "lab"

@@ -41,8 +41,8 @@ def as_text(console: Console, result: Result) -> None:
         console.print(Text(f"warning: {warning}", "yellow"))
     for failure in result.failures:
         console.print(Text(str(failure), "red"))
-    if result.guests:
-        console.print(f"guests, engines that no slot asks for: {', '.join(map(str, result.guests))}")
+    for guest in result.guests:
+        console.print(guest.message, markup=False)
     if result.client and result.client.ok:
         way = "straight" if result.client.way == "direct" else "through ssh"
         console.print(f"a client on this machine reached {len(result.client.answered)} engines {way}")

@@ -6,16 +6,13 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from ipyfleet.errors import InputError
-
-SUFFIXES = (".fleet.yml", ".fleet.yaml")
-VARIABLE = "IPYFLEET_INVENTORY"
+from ipyfleet.sources import VARIABLE, chosen, fleet_files
 
 FleetOption = Annotated[
     list[str] | None,
@@ -32,6 +29,12 @@ LimitOption = Annotated[
     str, typer.Option("--limit", "-l", metavar="HOSTS", help="Only these hosts.", autocompletion=lambda incomplete: hosts(incomplete))
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
+ServiceOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--service", "--slot", metavar="NAME", help="Only this one: a slot such as node1/0, an engine's id, controller, jupyterlab, or mpi."
+    ),
+]
 CheckOption = Annotated[bool, typer.Option("--check", "-C", help="Only say what would be changed.")]
 DiffOption = Annotated[bool, typer.Option("--diff", "-D", help="Show the differences of files; secrets are masked.")]
 VerboseOption = Annotated[int, typer.Option("--verbose", "-v", count=True, help="Show Ansible's output; more often for more of it.")]
@@ -58,28 +61,6 @@ class State:
 def state_of(context: typer.Context) -> State:
     """The state that `main` made."""
     return context.ensure_object(State)
-
-
-def chosen(given: Sequence[str] | None) -> list[str]:
-    """The inventory sources to use.
-
-    :raises InputError: when none is given and it is not clear which one is meant.
-    """
-    if given:
-        return list(given)
-    found = fleet_files("")
-    if len(found) == 1:
-        return found
-    if not found:
-        raise InputError([f"-i: expected a fleet file, got none in {Path.cwd()}; make one with `ipyfleet init`"])
-    raise InputError([f"-i: expected one fleet file, got {', '.join(found)}; choose one with -i"])
-
-
-def fleet_files(incomplete: str) -> list[str]:
-    """Fleet files of this folder whose names begin so."""
-    folder, _, start = incomplete.rpartition(os.sep)
-    found = [path for path in Path(folder or ".").glob("*") if path.name.startswith(start) and path.name.endswith(SUFFIXES)]
-    return sorted(os.path.join(folder, path.name) for path in found if path.is_file())
 
 
 def hosts(incomplete: str) -> list[str]:

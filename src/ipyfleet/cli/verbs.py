@@ -19,12 +19,12 @@ from ipyfleet.cli.state import (
     FleetOption,
     JsonOption,
     LimitOption,
+    ServiceOption,
     SshOption,
     State,
     SudoOption,
     VaultOption,
     VerboseOption,
-    chosen,
     is_terminal,
     state_of,
     variables_of,
@@ -32,6 +32,7 @@ from ipyfleet.cli.state import (
 from ipyfleet.cluster import Cluster
 from ipyfleet.errors import InputError
 from ipyfleet.results import EXIT_CODES, Result
+from ipyfleet.sources import chosen
 
 
 def cluster_of(
@@ -154,6 +155,7 @@ def logs(
     context: typer.Context,
     inventory: FleetOption = None,
     limit: LimitOption = "",
+    service: ServiceOption = None,
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="At most so many of each service.")] = 20,
     since: Annotated[str, typer.Option("--since", metavar="TIME", help="In the words of journalctl, such as -1h.")] = "",
     json: JsonOption = False,
@@ -167,12 +169,33 @@ def logs(
     cluster = cluster_of(context, chosen(inventory), extra_vars, verbose, (ask_become_pass, ask_pass, ask_vault_pass))
 
     def call() -> Result:
-        result = cluster.logs(lines=lines, since=since, limit=limit)
+        result = cluster.logs(lines=lines, since=since, services=service or (), limit=limit)
         for line in () if json else result.logs:
             state_of(context).out.print(str(line), markup=False)
         return result
 
     carry_out(context, cluster, "logs", call, json, verbose)
+
+
+def signal(
+    context: typer.Context,
+    name: Annotated[
+        str, typer.Argument(metavar="SIGNAL", help="INT, which interrupts the code that engines run, HUP, QUIT, KILL, USR1 ...")
+    ],
+    inventory: FleetOption = None,
+    limit: LimitOption = "",
+    service: ServiceOption = None,
+    check: CheckOption = False,
+    json: JsonOption = False,
+    verbose: VerboseOption = 0,
+    extra_vars: ExtraOption = None,
+    ask_become_pass: SudoOption = False,
+    ask_pass: SshOption = False,
+    ask_vault_pass: VaultOption = False,
+) -> None:
+    """Send a signal to engines; what ends by it is started again."""
+    cluster = cluster_of(context, chosen(inventory), extra_vars, verbose, (ask_become_pass, ask_pass, ask_vault_pass))
+    carry_out(context, cluster, "signal", lambda: cluster.signal(name, services=service or (), limit=limit, check=check), json, verbose)
 
 
 def run(
@@ -197,13 +220,14 @@ def run(
 def simple(verb: str, about: str, checks: bool) -> Callable[..., None]:
     """A command for a verb that has no options of its own.
 
-    :param checks: whether the verb changes something, and so has a check mode.
+    :param checks: whether the verb changes something, and so has a check mode; it can be about some of the services.
     """
 
     def with_check(
         context: typer.Context,
         inventory: FleetOption = None,
         limit: LimitOption = "",
+        service: ServiceOption = None,
         check: CheckOption = False,
         json: JsonOption = False,
         verbose: VerboseOption = 0,
@@ -213,7 +237,7 @@ def simple(verb: str, about: str, checks: bool) -> Callable[..., None]:
         ask_vault_pass: VaultOption = False,
     ) -> None:
         cluster = cluster_of(context, chosen(inventory), extra_vars, verbose, (ask_become_pass, ask_pass, ask_vault_pass))
-        carry_out(context, cluster, verb, lambda: getattr(cluster, verb)(limit=limit, check=check), json, verbose)
+        carry_out(context, cluster, verb, lambda: getattr(cluster, verb)(services=service or (), limit=limit, check=check), json, verbose)
 
     def without_check(
         context: typer.Context,

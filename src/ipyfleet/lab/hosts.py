@@ -1,25 +1,21 @@
-"""Hosts of a lab: containers with systemd and a real sshd, in a network of their own."""
+"""Hosts of a lab: containers with systemd and a real sshd, in networks of their own."""
 
 from __future__ import annotations
 
 import concurrent.futures
-import hashlib
 import json
-import re
 import shlex
 import shutil
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ipyfleet.lab.engine import Engine, LabError, Say, last_line, quiet, run
 from ipyfleet.lab.image import build_image
+from ipyfleet.lab.networks import LABEL, aliases_of, connect, mac_of, network, network_name, remove_networks
 
-# the label of a lab's containers and network, and that of what addresses in its network begin with
-LABEL = "ipyfleet.lab"
-BASE_LABEL = "ipyfleet.lab.base"
 BOOT_SECONDS = 60
 # Makes the login user, lets the lab's key in, and says what the host's own keys are.
 SETUP = """
@@ -42,7 +38,7 @@ class Host:
 
     :param container: name of its container.
     :param state: ``running`` or ``degraded``, as its systemd says, or the state of its container.
-    :param address: its address in the lab's network; empty where it was not asked for.
+    :param addresses: its addresses by network, where they were asked for; the lab's own network has no name.
     :param keys: its public host keys, as in a file of known hosts.
     :param started: whether it was not running before.
     """
@@ -50,7 +46,7 @@ class Host:
     name: str
     container: str
     state: str
-    address: str = ""
+    addresses: Mapping[str, str] = field(default_factory=dict)
     keys: tuple[str, ...] = ()
     started: bool = False
 
@@ -79,13 +75,21 @@ class Way:
 
 
 def up(
-    engine: Engine, prefix: str, wanted: Mapping[str, str], way: Way, extra: Sequence[str] = (), say: Say = quiet
+    engine: Engine,
+    prefix: str,
+    wanted: Mapping[str, str],
+    way: Way,
+    extra: Sequence[str] = (),
+    say: Say = quiet,
+    networks: Mapping[str, Sequence[str]] | None = None,
 ) -> tuple[dict[str, Host], Engine]:
     """Start the hosts that do not run, in parallel; returns all of them, and the engine as it starts them.
 
     :param prefix: name of the network; containers are called after it and the host.
     :param wanted: releases by host.
     :param extra: more words for the engine's ``run``.
+    :param networks: names of networks by host, of those that are not in the lab's own alone; the first has the host's
+        name, and each has the host's name with its own behind a dot.
     :raises LabError: when one does not come up.
     """
     there = {host.name: host for host in states(engine, prefix)}
@@ -97,9 +101,13 @@ def up(
     for release in sorted({release for host, release in wanted.items() if host not in there}):
         images[release], engine = build_image(engine, release, say=say)
     make_key(way.key, prefix)
-    base = network(engine, prefix)
+    names = {name: (networks or {}).get(name) or ("",) for name in wanted}
+    bases = {each: network(engine, prefix, each) for each in dict.fromkeys(each for found in names.values() for each in found)}
     hosts = {
-        name: replace(there.get(name) or Host(name, f"{prefix}-{name}", "absent"), address=f"{base}.{10 + number}")
+        name: replace(
+            there.get(name) or Host(name, f"{prefix}-{name}", "absent"),
+            addresses={each: f"{bases[each]}.{10 + number}" for each in names[name]},
+        )
         for number, name in enumerate(wanted)
     }
     if not all(host.ok for host in hosts.values()):
@@ -123,9 +131,13 @@ def up(
 def _start(engine: Engine, prefix: str, host: Host, image: str, way: Way, extra: Sequence[str], stop: threading.Event) -> Host:
     """Start one host, unless it runs, and wait until its systemd is up."""
     if host.state == "absent":
-        place = ["--network", prefix, "--network-alias", host.name, "--ip", host.address, "--mac-address", mac_of(host.container)]
+        (first, address), *others = host.addresses.items()
+        place = ["--network", network_name(prefix, first), "--ip", address, "--mac-address", mac_of(host.container)]
+        aliases = [word for alias in aliases_of(host.name, first, plain=True) for word in ("--network-alias", alias)]
         labels = ["--name", host.container, "--hostname", host.name, "--label", f"{LABEL}={prefix}"]
-        engine.run("run", "-d", *labels, *place, *_run_flags(engine), *extra, image, *_command(engine))
+        engine.run("run", "-d", *labels, *place, *aliases, *_run_flags(engine), *extra, image, *_command(engine))
+        for name, address in others:
+            connect(engine, prefix, name, host.name, host.container, address)
     elif host.state == "paused":
         engine.run("unpause", host.container)
     elif not host.ok:
@@ -136,14 +148,6 @@ def _start(engine: Engine, prefix: str, host: Host, image: str, way: Way, extra:
     # without the comment, which names the machine that the image was built on
     known = tuple(" ".join(line.split()[:2]) for line in keys.splitlines())
     return replace(host, state=state, keys=known, started=not host.ok)
-
-
-def mac_of(container: str) -> str:
-    """The hardware address of a host: the same after a restart, as a real one's is.
-
-    With another one, its neighbours would go on talking to the old one for up to a minute.
-    """
-    return ":".join(["02", *re.findall("..", hashlib.sha256(container.encode()).hexdigest()[:10])])
 
 
 def _booted(engine: Engine, container: str, stop: threading.Event) -> str:
@@ -189,29 +193,6 @@ def _run_flags(engine: Engine) -> list[str]:
 def _command(engine: Engine) -> list[str]:
     """Command of a container with systemd in it."""
     return [] if engine.name == "podman" else ["-c", "mount -o remount,rw /sys/fs/cgroup && exec /sbin/init"]
-
-
-def network(engine: Engine, prefix: str) -> str:
-    """Make a lab's network, if there is none; returns what its addresses begin with.
-
-    Hosts get fixed addresses: podman would hand out another one at every start.
-
-    :raises LabError: when no subnet is free.
-    """
-    found = engine.run("network", "inspect", prefix, check=False)
-    if found.returncode == 0 and (match := re.search(rf'"{re.escape(BASE_LABEL)}":\s*"([\d.]+)"', found.stdout)):
-        return match[1]
-    seed = int(hashlib.sha256(prefix.encode()).hexdigest(), 16)
-    failure = ""
-    for attempt in range(30):
-        number = (seed + attempt * 7919) % (50 * 250)
-        base = f"10.{200 + number // 250}.{1 + number % 250}"
-        labels = ["--label", f"{LABEL}={prefix}", "--label", f"{BASE_LABEL}={base}"]
-        made = engine.run("network", "create", *labels, "--subnet", f"{base}.0/24", prefix, check=False)
-        if made.returncode == 0:
-            return base
-        failure = last_line(made)
-    raise LabError(f"network {prefix}: expected a free subnet, got: {failure}")
 
 
 def make_key(key: Path, comment: str) -> None:
@@ -274,18 +255,22 @@ def logs(engine: Engine, prefix: str, folder: Path) -> None:
 
 
 def down(engine: Engine, prefix: str) -> list[str]:
-    """Remove a lab's hosts and network; returns the names of the hosts that there were."""
+    """Remove a lab's hosts and networks; returns the names of the hosts that there were."""
     there = states(engine, prefix)
     # podman would wait for systemd to end
     at_once = ["-t", "0"] if engine.name == "podman" else []
     with concurrent.futures.ThreadPoolExecutor() as pool:
         list(pool.map(lambda host: engine.run("rm", "-fv", *at_once, host.container), there))
-    if engine.has("network", prefix):
-        engine.run("network", "rm", prefix)
+    remove_networks(engine, prefix)
     return [host.name for host in there]
 
 
 def inventory(hosts: Mapping[str, Host], engine: Engine, way: Way) -> str:
     """An inventory of hosts and how to reach them; it is JSON, and so YAML as well."""
-    variables = {name: {"ansible_host": host.container, **connection(engine, way)} for name, host in hosts.items()}
+    variables = {name: {"ansible_host": host.container, **connection(engine, way), **_addresses(host)} for name, host in hosts.items()}
     return json.dumps({"all": {"hosts": variables}}, indent=1) + "\n"
+
+
+def _addresses(host: Host) -> dict[str, Mapping[str, str]]:
+    """A host's addresses as a variable, where its networks have names."""
+    return {"lab_addresses": host.addresses} if "" not in host.addresses else {}

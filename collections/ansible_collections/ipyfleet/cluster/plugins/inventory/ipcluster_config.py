@@ -1,0 +1,1 @@
+../../../../../../plugins/inventory/ipcluster_config.py

@@ -1,0 +1,1 @@
+../../../../../../plugins/plugin_utils/engine_hosts.py

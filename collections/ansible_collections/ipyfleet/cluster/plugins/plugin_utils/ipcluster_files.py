@@ -1,0 +1,1 @@
+../../../../../../plugins/plugin_utils/ipcluster_files.py

@@ -1,0 +1,1 @@
+../../../../../../../roles/ipp_controller/files/ipyfleet_ipcluster.py
