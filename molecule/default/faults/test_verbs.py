@@ -13,7 +13,7 @@ import threading
 import time
 
 import pytest
-from fleet import INVENTORY, NAME, PYTHON, ROOT, command, environ, eventually, main_pids, secrets, shell
+from fleet import EPHEMERAL, INVENTORY, NAME, PYTHON, ROOT, command, environ, eventually, main_pids, secrets, shell
 
 from ipyfleet import Cluster, Progress, Result
 from ipyfleet.client import is_reachable
@@ -156,7 +156,9 @@ def test_cancelling_leaves_nothing_running_on_the_hosts(cluster: Cluster) -> Non
     finally:
         shell("node1", f"systemctl start ipyfleet-{NAME}-engine@0")
     eventually(lambda: len(main_pids()) == 5)
-    here = subprocess.run(["pgrep", "-af", "ansible-playbook.*verify.yml"], capture_output=True, text=True, check=False).stdout
+    here = subprocess.run(
+        ["pgrep", "-af", f"ansible-playbook.*{EPHEMERAL}.*verify.yml"], capture_output=True, text=True, check=False
+    ).stdout
     assert here == "", textwrap.shorten(here, 300)
 
 
