@@ -209,9 +209,10 @@ class Systemd:
         return found
 
     def last_words(self, unit: str) -> str:
-        """The last line that processes of a unit said themselves, not what systemd says about them."""
+        """The last line that processes of a unit said, not what systemd or `ipyfleet_unit.py` says when they are started again."""
         journalctl = self.module.get_bin_path("journalctl")
         if not journalctl:
             return ""
-        _, out, _ = self.module.run_command([journalctl, "-q", "-o", "cat", "-n", "1", "_SYSTEMD_UNIT=" + unit])
-        return str(out).strip()[-300:]
+        _, out, _ = self.module.run_command([journalctl, "-q", "-o", "cat", "-n", "5", "_SYSTEMD_UNIT=" + unit])
+        said = [line.strip() for line in str(out).splitlines() if ": ended quickly " not in line]
+        return said[-1][-300:] if said else ""
