@@ -24,7 +24,7 @@ LINGERERS = "/var/lib/systemd/linger"
 SYSTEMD = "/run/systemd/system"
 PROC = "/proc"
 MANAGER_SECONDS = 10
-# in the unit of a fleet whose deployment has made its user linger
+# in the units of a user's fleets, when a deployment of one has made the user linger
 TURNED_ON = "# ipyfleet has made this user linger"
 SELF_LINGER = "org.freedesktop.login1.set-self-linger"
 KILLING = ("KillUserProcesses", "KillOnlyUsers", "KillExcludeUsers")
@@ -159,7 +159,7 @@ class Boot:
 
     def mine(self, crontab: Optional[str]) -> str:
         """The fleet's line of a crontab; empty when there is none."""
-        return next((line for line in (crontab or "").splitlines() if line.endswith(" " + self.mark)), "")
+        return next((line for line in lines_of(crontab or "") if line.endswith(" " + self.mark)), "")
 
     def set_line(self, wanted: str) -> List[Dict[str, Any]]:
         """Have one line in the crontab, or none; other lines are nobody else's business, nor shown."""
@@ -169,7 +169,7 @@ class Boot:
         mine = self.mine(text)
         if text is None or mine == wanted:
             return []
-        others = [line for line in text.splitlines() if not line.endswith(" " + self.mark)]
+        others = [line for line in lines_of(text) if not line.endswith(" " + self.mark)]
         if not self.module.check_mode:
             new = "".join(line + "\n" for line in [*others, *([wanted] if wanted else [])])
             self.call(["crontab", "-"] if new else ["crontab", "-r"], new)
@@ -179,7 +179,9 @@ class Boot:
     def unit_text(self) -> str:
         """The unit of a user who lingers."""
         before = read(self.path)
-        turned_on = TURNED_ON in before or (not before and not self.lingers())
+        # whichever fleet of this user goes last turns it off
+        units = glob.glob(os.path.join(self.folder, "ipyfleet-*.service"))
+        turned_on = any(TURNED_ON in read(path) for path in units) or (not before and not self.lingers())
         command = " ".join('"%s"' % each.replace("\\", "\\\\").replace('"', '\\"') for each in [*self.command, *self.foreground])
         lines = [
             *([TURNED_ON] if turned_on else []),
@@ -263,6 +265,12 @@ def change(path: str, what: str, before: str, after: str) -> Dict[str, Any]:
     """A change with its difference."""
     ended = [text + "\n" if text and not text.endswith("\n") else text for text in (before, after)]
     return {"path": path, "what": what, "diff": {"before": ended[0], "after": ended[1]}}
+
+
+def lines_of(text: str) -> List[str]:
+    """Lines as cron has them: nothing but a newline ends one."""
+    lines = text.split("\n")
+    return lines if lines[-1] else lines[:-1]
 
 
 def read(path: str) -> str:

@@ -15,7 +15,9 @@ from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_boot import
 from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_notes import digest_of, read_note, started_with
 from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_systemd import SupervisorError
 
-RUNNING = ("STARTING", "RUNNING", "BACKOFF")
+# those that have a process
+ALIVE = ("STARTING", "RUNNING")
+RUNNING = (*ALIVE, "BACKOFF")
 START_SECONDS = 15
 STOP_SECONDS = 60
 # a little more than the longest delay between starts of a program that ends again and again
@@ -239,17 +241,25 @@ class Supervisord:
 
     def signal(self, name: str, only: Sequence[str]) -> List[Dict[str, Any]]:
         """Send a signal to those of the programs that run; what watches them passes it on."""
-        running = self.sorted_out(only)[0]
-        if not self.module.check_mode:
-            for each in running:
-                self.server.signalProcess(each, name)
-        return [{"path": each, "what": "signal " + name} for each in running]
+        state = self.programs()
+        meant = [each for each in list(only) or self.names() if state.get(each, {}).get("statename") in ALIVE]
+        return [{"path": each, "what": "signal " + name} for each in meant if self.module.check_mode or self.pass_on(name, each)]
+
+    def pass_on(self, name: str, program: str) -> bool:
+        """Send a signal to a program; returns whether it still ran."""
+        try:
+            self.server.signalProcess(program, name)
+        except xmlrpc.client.Fault as fault:
+            if "NOT_RUNNING" not in fault.faultString:
+                raise SupervisorError("signal %s to %s: %s" % (name, program, fault.faultString)) from fault
+            return False
+        return True
 
     def names(self) -> List[str]:
         """Names of the wanted programs."""
         return [each["name"] for each in self.wanted]
 
-    def logs(self, lines: int, since: str, only: Sequence[str]) -> Dict[str, List[str]]:
+    def logs(self, lines: int, since: str, only: Sequence[str] = ()) -> Dict[str, List[str]]:
         """The last lines of each wanted program's log; they bear no time, so that `since` is no help here."""
         del since
         return {name: last_lines(os.path.join(self.run, name + ".log"), lines) for name in only or self.names()}

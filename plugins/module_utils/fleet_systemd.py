@@ -162,7 +162,7 @@ class Systemd:
             self.change(verb, *options, *names)
         return [{"path": name, "what": verb} for name in names]
 
-    def logs(self, lines: int, since: str, only: Sequence[str]) -> Dict[str, List[str]]:
+    def logs(self, lines: int, since: str, only: Sequence[str] = ()) -> Dict[str, List[str]]:
         """The last lines that each wanted unit left in the journal.
 
         :param lines: at most so many of each unit.

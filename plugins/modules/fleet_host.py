@@ -374,7 +374,8 @@ class Host:
             if phase == "stop":
                 return
             raise tree.TreeError("expected fleet %s on this host, got no %s; deploy it first" % (self.params["fleet"], marker))
-        if phase == "restart":
+        # what starts engines is meant with them, as they are no services
+        if phase == "restart" and not self.params["only"]:
             self.changes += self.held.restart()
         verbs = {"start": self.supervisor.start_all, "stop": self.supervisor.halt, "restart": self.supervisor.restart_all}
         self.changes += verbs[phase](self.params["only"])

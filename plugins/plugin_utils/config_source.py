@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import warnings
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -340,7 +341,7 @@ class _Reader:
             self.effects[node, kept] = effects(node, kept)
         return self.effects[node, kept]
 
-    def functions_among(self, names: set[str]) -> set[str]:
+    def functions_among(self, names: AbstractSet[str]) -> AbstractSet[str]:
         """Functions of the file that whoever has these names can call: all of them, when one of the names may be any."""
         unknown = any(isinstance(self.values.names.get(name), Unknown) for name in names - self.functions.keys())
         return set(self.functions) if unknown else names & self.functions.keys()

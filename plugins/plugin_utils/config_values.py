@@ -105,7 +105,7 @@ class Values:
         self.check_known(node, found)
         return found
 
-    def check_known(self, node: ast.expr, found: Any) -> None:
+    def check_known(self, node: ast.expr | ast.stmt, found: Any) -> None:
         """See that nothing in a value is unknown, nor too much in it.
 
         :raises CannotTell: when there is.

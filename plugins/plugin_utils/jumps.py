@@ -12,6 +12,8 @@ import shlex
 import subprocess
 from typing import Any
 
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.ssh_forward import running
+
 # how ssh calls a host that it reaches through another one
 BEHIND = "UNKNOWN port 65535"
 FIRST = {"ControlMaster": "no", "ControlPath": "none", "ControlPersist": "no", "BatchMode": "yes"}
@@ -29,17 +31,13 @@ def reason(connection: Any, message: str) -> str:
         return message
     seconds = int(connection.get_option("timeout"))
     try:
-        done = subprocess.run(
-            command(connection, seconds),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=seconds + ALLOWANCE_SECONDS,
-            check=False,
-        )
+        with running(command(connection, seconds)) as (process, said):
+            process.wait(seconds + ALLOWANCE_SECONDS)
+            said.seek(0)
+            told = said.read()
     except (OSError, ValueError, subprocess.TimeoutExpired):
         return message
-    return done.stderr if BEHIND in done.stderr else message
+    return told if BEHIND in told else message
 
 
 def command(connection: Any, seconds: int) -> list[str]:

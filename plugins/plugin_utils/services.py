@@ -63,13 +63,13 @@ def chosen(fleet: Mapping[str, Any], given: object) -> dict[str, list[str]]:
         host, unit = known.get(word, ("", ""))
         if not unit and word in _slots(fleet):
             why = "engines are no services here, {} ({}) starts them".format(*STARTERS[fleet["launcher"]])
-            wrong.append(f"services: expected {' or '.join(known)}, got {word}; {why}")
+            wrong.append(f"chosen_services: expected {' or '.join(known)}, got {word}; {why}")
         elif not unit:
             near = difflib.get_close_matches(word, known, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            wrong.append(f"services: expected controller, jupyterlab, a slot such as HOST/0, or an engine's id, got {word}{hint}")
+            wrong.append(f"chosen_services: expected controller, jupyterlab, a slot such as HOST/0, or an engine's id, got {word}{hint}")
         elif host not in fleet["asked"]:
-            wrong.append(f"services: expected a service on a host within --limit, got {word}")
+            wrong.append(f"chosen_services: expected a service on a host within --limit, got {word}")
         elif unit not in found.setdefault(host, []):
             found[host].append(unit)
     if wrong:

@@ -12,8 +12,8 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import IO, Any
 
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.explain import unreached
 
@@ -46,17 +46,28 @@ def forwarded(info: Mapping[str, Any], host: str, reach: Mapping[str, Any], seco
     """
     here = dict(zip([name for name in PORTS if name in info], free_ports(), strict=False))
     command = ssh_command(info, host, reach, here, seconds)
-    # a pipe that nobody reads would hold ssh up
-    with tempfile.TemporaryFile("w+") as said:
+    with running(command) as (process, said):
+        deadline = time.monotonic() + seconds
+        while not takes_connections(here["registration"]):
+            if process.poll() is not None or time.monotonic() > deadline:
+                said.seek(0)
+                raise ForwardError(unreached(said.read().strip() or "no answer in time"))
+            time.sleep(POLL_SECONDS)
+        yield {**info, **here, "interface": f"tcp://{LOOPBACK}", "location": LOOPBACK}
+
+
+@contextlib.contextmanager
+def running(command: Sequence[str]) -> Iterator[tuple[subprocess.Popen[bytes], IO[str]]]:
+    """An ssh for as long as the context lasts, and a file with what it says.
+
+    A pipe would hold ssh up if nobody read it, and whoever read it if a command that ssh has started kept it open.
+
+    :raises OSError: when there is no such program.
+    """
+    with tempfile.TemporaryFile("w+", errors="replace") as said:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True)
         try:
-            deadline = time.monotonic() + seconds
-            while not takes_connections(here["registration"]):
-                if process.poll() is not None or time.monotonic() > deadline:
-                    said.seek(0)
-                    raise ForwardError(unreached(said.read().strip() or "no answer in time"))
-                time.sleep(POLL_SECONDS)
-            yield {**info, **here, "interface": f"tcp://{LOOPBACK}", "location": LOOPBACK}
+            yield process, said
         finally:
             # with the commands that it goes through, such as one of ProxyCommand
             with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -53,6 +53,8 @@ def problems(groups: Mapping[str, Sequence[str]], variables: Mapping[str, Variab
     if variables[controller].get("fleet_scope") == "user":
         for way in (way for way, chosen in ways.items() if chosen):
             yield f"{way} is for scope system, got scope user, in which no account is the fleet's to log in to"
+    if not by_ssh:
+        yield from _profile_problems(groups, variables)
     if by_ssh or by_mpi:
         yield from _started_problems(groups, variables)
     for host in tunnelled(groups, variables):
@@ -63,6 +65,13 @@ def problems(groups: Mapping[str, Sequence[str]], variables: Mapping[str, Variab
             yield f"{host}: ipp_node_ssh_from: expected addresses or networks, separated by commas, got {strange[0].strip()!r}"
     if (by_ssh or by_mpi) and (far := tunnelled(groups, variables)):
         yield f"{far[0]}: ipp_engine_tunnel: expected none with engines that {'MPI' if by_mpi else 'ipcluster'} starts, got ssh"
+
+
+def _profile_problems(groups: Mapping[str, Sequence[str]], variables: Mapping[str, Variables]) -> Iterator[str]:
+    """Engines with a profile that nobody has made."""
+    for host in groups["ipp_engine"]:
+        if own := [each for each in _args(variables[host]) if each.startswith(("--profile", "--ProfileDir"))]:
+            yield f"{host}: ipp_engine_args: expected no other profile, unless ipcluster starts the engines, got {own[0]}"
 
 
 def _started_problems(groups: Mapping[str, Sequence[str]], variables: Mapping[str, Variables]) -> Iterator[str]:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ipyfleet.access import Access
 from ipyfleet.client import CLIENT_SECONDS, find_way, is_reachable, new_client
-from ipyfleet.cluster import Cluster
+from ipyfleet.cluster import CANCEL, Cluster
 from ipyfleet.errors import IpyfleetError
 from ipyfleet.results import Result
 from ipyfleet.tunnel import Tunnel
 
 _KNOWN: dict[tuple[str, ...], Attached] = {}
+T = TypeVar("T")
 
 
 class Attached:
@@ -34,9 +36,21 @@ class Attached:
         self._stamp = 0
         self._way: tuple[dict[str, Any], Tunnel | None] | None = None
 
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[None]:
+        """Have the fleet for oneself.
+
+        :raises IpyfleetError: when one was cancelled before it was one's turn.
+        """
+        with self._lock:
+            cancel = CANCEL.get(None)
+            if cancel and cancel.is_set():
+                raise IpyfleetError("cancelled")
+            yield
+
     def run(self, verb: str, **arguments: Any) -> Result:
         """Carry out a verb of `Cluster` when no other is under way in this process."""
-        with self._lock:
+        with self.turn():
             result: Result = getattr(self.cluster, verb)(**arguments)
             return result
 
@@ -45,7 +59,7 @@ class Attached:
 
         :raises ClientError: when the fleet was not deployed from here.
         """
-        with self._lock:
+        with self.turn():
             if self._access is None or self._stamp != self.stamp():
                 self.close()
                 self._access = self.cluster.access()
@@ -62,7 +76,7 @@ class Attached:
 
         :raises ClientError: when no way leads to the controller.
         """
-        with self._lock:
+        with self.turn():
             access = self.access()
             if self._way is None or not is_reachable(self._way[0]):
                 self.close()
@@ -94,6 +108,12 @@ def attached(sources: Sequence[str], arguments: Sequence[str] = ()) -> Attached:
         _KNOWN[key] = Attached(Cluster(sources, arguments=arguments))
         atexit.register(_KNOWN[key].close)
     return _KNOWN[key]
+
+
+def cancelled_by(cancel: threading.Event, function: Callable[..., T], *arguments: Any, **named: Any) -> T:
+    """Call something; what it asks of a fleet in this context is cancelled by an event, and nothing that others ask for."""
+    CANCEL.set(cancel)
+    return function(*arguments, **named)
 
 
 def is_ending() -> bool:

@@ -14,6 +14,7 @@ from ipyfleet.ssh import Forward
 from ipyfleet.tunnel import Tunnel, takes_connections
 
 CLIENT_SECONDS = 30.0
+SIGNAL_SECONDS = 10.0
 ANSWER_SECONDS = 5.0
 POLL_SECONDS = 0.02
 LOOPBACK = "127.0.0.1"
@@ -107,3 +108,26 @@ def ask_engines(client: Any, ids: Sequence[int], timeout: float) -> dict[int, in
             break
         time.sleep(POLL_SECONDS)
     return found
+
+
+def signal_engines(client: Any, name: str, ids: Sequence[int], timeout: float = SIGNAL_SECONDS) -> dict[int, str]:
+    """Send a signal to engines through their controller; returns those that did not confirm it by id, with the reasons.
+
+    :param client: an ipyparallel client.
+    :param name: the signal's name, such as ``SIGINT``.
+    :param timeout: seconds to wait in all.
+    """
+    deadline = time.monotonic() + timeout
+    answers: dict[int, Any] = {}
+    silent: dict[int, str] = {}
+    for number in ids:
+        try:
+            answers[number] = client.send_signal(name, targets=number, block=False)
+        except Exception as error:
+            silent[number] = str(error)
+    for number, answer in answers.items():
+        try:
+            answer.result(max(0.0, deadline - time.monotonic()))
+        except Exception as error:
+            silent[number] = str(error) or "no answer in time"
+    return silent

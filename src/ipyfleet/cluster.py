@@ -7,6 +7,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from ipyfleet.tunnel import Tunnel
 EVERYONE = ("ipp_controller", "ipp_engine", "ipp_client", "jupyterlab")
 SERVICES = ("ipp_controller", "ipp_engine", "jupyterlab")
 Services = Sequence[str | int]
+# what cancels the calls of a context; each has its own where there is none
+CANCEL: ContextVar[threading.Event] = ContextVar("CANCEL")
 # what would have ansible-playbook ask, and how to answer instead
 ASKING = {
     **dict.fromkeys(("-K", "--ask-become-pass"), "give -K before --, or become_password"),
@@ -107,7 +110,7 @@ class Cluster:
         :param services: only these: slots such as ``node1/0``, engine ids, ``controller`` or ``jupyterlab``.
         :param verify: whether to wait until engines answer.
         """
-        variables = {"services": named(services), "verify": verify}
+        variables = {"chosen_services": named(services), "verify_after": verify}
         return self.run("start", limit=limit, check=check, variables=variables, takes_part=SERVICES)
 
     def stop(self, *, services: Services = (), limit: str = "", check: bool = False) -> Result:
@@ -115,14 +118,14 @@ class Cluster:
 
         :param services: as for `start`.
         """
-        return self.run("stop", limit=limit, check=check, variables={"services": named(services)}, takes_part=SERVICES)
+        return self.run("stop", limit=limit, check=check, variables={"chosen_services": named(services)}, takes_part=SERVICES)
 
     def restart(self, *, services: Services = (), limit: str = "", check: bool = False, verify: bool = True) -> Result:
         """Restart the services, then run code on every engine. Engines lose their memory.
 
         :param services: as for `start`, as is `verify`.
         """
-        variables = {"services": named(services), "verify": verify}
+        variables = {"chosen_services": named(services), "verify_after": verify}
         return self.run("restart", limit=limit, check=check, variables=variables, takes_part=SERVICES)
 
     def signal(self, name: str, *, services: Services = (), limit: str = "", check: bool = False) -> Result:
@@ -131,7 +134,7 @@ class Cluster:
         :param name: ``INT``, which interrupts the code that they run, or HUP, QUIT, KILL, USR1, USR2, TERM.
         :param services: as for `start`; all engines when empty.
         """
-        variables = {"services": named(services), "signal_name": name.removeprefix("SIG")}
+        variables = {"chosen_services": named(services), "signal_name": name.removeprefix("SIG")}
         return self.run("signal", limit=limit, check=check, variables=variables, takes_part=SERVICES)
 
     def teardown(self, *, data: bool = False, keys: bool = False, limit: str = "", check: bool = False) -> Result:
@@ -150,7 +153,7 @@ class Cluster:
         :param lines: at most so many of each service.
         :param since: from when on, in the words of journalctl, such as ``-1h``.
         """
-        variables = {"logs_lines": lines, "logs_since": since, "services": named(services)}
+        variables = {"logs_lines": lines, "logs_since": since, "chosen_services": named(services)}
         return self.run("logs", limit=limit, variables=variables, takes_part=SERVICES)
 
     def execute(self, command: str, *, limit: str = "", become: bool = False) -> Result:
@@ -270,7 +273,7 @@ class Cluster:
             check=check,
             diff=diff,
         )
-        self._cancel = threading.Event()
+        self._cancel = CANCEL.get(None) or threading.Event()
         try:
             return runner.run(request, on_progress, self._cancel)
         finally:

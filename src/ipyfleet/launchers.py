@@ -9,7 +9,6 @@ stopped again. What ran before is left running: others may be at work there.
 
 from __future__ import annotations
 
-import asyncio
 import signal
 from collections.abc import Sequence
 from typing import Any
@@ -18,14 +17,11 @@ import ipyparallel as ipp
 from traitlets import Integer, List, Unicode
 
 from ipyfleet.access import Engine
-from ipyfleet.client import ask_engines
-from ipyfleet.errors import IpyfleetError
-from ipyfleet.launching import FleetLauncher, LaunchError, Stops, services_of
+from ipyfleet.client import ask_engines, signal_engines
+from ipyfleet.launching import FleetLauncher, LaunchError, Stops, refusing, services_of
 from ipyfleet.results import Result
 
 __all__ = ["FleetCluster", "FleetControllerLauncher", "FleetEngineSetLauncher", "FleetLauncher", "LaunchError"]
-
-SIGNAL_SECONDS = 10.0
 
 
 class FleetControllerLauncher(FleetLauncher):
@@ -45,27 +41,25 @@ class FleetControllerLauncher(FleetLauncher):
         """Where a cluster file has it."""
         return ("controller", "state")
 
+    @refusing
     async def start(self) -> None:
         """Start the controller's service, if it does not run.
 
         :raises LaunchError: when the fleet is not deployed, or its controller's host does not answer.
         """
-        try:
-            if not issubclass(self.parent.engine_launcher_class, FleetEngineSetLauncher):
-                raise LaunchError(f"engines: expected 'fleet' with controller='fleet', got {self.parent.engine_launcher_class.__name__}")
-            self.choose()
-            access = await self.call(self.fleet.access)
-            if self.parent.n is None:
-                # ipyparallel's own default is one for each core of this machine
-                self.parent.n = len(access.engines)
-            # engines that are busy are not asked, but clients need a controller that answers
-            await self.start_services("start", self.services, verify=True)
-            self.remembers = bool(self.started)
-        except IpyfleetError as error:
-            self.refuse(error)
-            raise
+        if not issubclass(self.parent.engine_launcher_class, FleetEngineSetLauncher):
+            raise LaunchError(f"engines: expected 'fleet' with controller='fleet', got {self.parent.engine_launcher_class.__name__}")
+        self.choose()
+        access = await self.call(self.fleet.access)
+        if self.parent.n is None:
+            # ipyparallel's own default is one for each core of this machine
+            self.parent.n = len(access.engines)
+        # engines that are busy are not asked, but clients need a controller that answers
+        await self.start_services("start", self.services, verify=True)
+        self.remembers = bool(self.started)
         self.begun()
 
+    @refusing
     async def get_connection_info(self, timeout: float | None = None) -> dict[str, Any]:  # noqa: ARG002  # `Cluster` has its own
         """What clients connect with; engines have a file of their own on their hosts.
 
@@ -82,6 +76,7 @@ class FleetEngineSetLauncher(FleetLauncher):
     engine_set_id = Unicode()
     ids = List(Integer(), help="Their ids.").tag(to_dict=True)
     slots = List(Unicode(), help="Their slots.").tag(to_dict=True)
+    there = List(Integer(), help="The ids of those that are there, as far as their hosts answered.").tag(to_dict=True)
 
     @property
     def services(self) -> list[str]:
@@ -89,38 +84,54 @@ class FleetEngineSetLauncher(FleetLauncher):
         return list(self.slots)
 
     @property
+    def ran_before(self) -> list[str]:
+        """Those of its services that ran before it was started; nobody knows of hosts that did not answer."""
+        there = {slot for number, slot in zip(self.ids, self.slots, strict=True) if number in self.there}
+        return [name for name in super().ran_before if name in there]
+
+    @property
     def key(self) -> tuple[str, ...]:
         """Where a cluster file has it."""
         return ("engines", "sets", self.engine_set_id)
 
+    @refusing
     async def start(self, n: int) -> None:
         """Start the first `n` engines that no other set of this cluster has, on all hosts at once.
 
-        :raises LaunchError: when the fleet has not so many, or none of their hosts answers.
+        A set that is started anew has those first that it had before.
+
+        :raises LaunchError: when the fleet has not so many, or none of their hosts answers, or the controller does not.
         """
-        try:
-            controller = self.parent.controller
-            if not isinstance(controller, FleetControllerLauncher):
-                got = type(controller).__name__ if controller else "none"
-                raise LaunchError(f"controller: expected 'fleet' with engines='fleet', since its engines belong to it; got {got}")
-            self.sources, self.words = controller.sources, controller.words
-            access = await self.call(self.fleet.access)
-            taken = {each for other in self.parent.engines.values() if other is not self for each in other.ids}
-            free = [each for each in access.engines if each.id not in taken]
-            if n > len(free):
-                raise LaunchError(f"n: expected at most {len(free)} engines, as many as fleet {access.name} has slots for, got {n}")
-            self.ids, self.slots = [each.id for each in free[:n]], [each.slot for each in free[:n]]
-            result = await self.start_services("restart" if Stops.left(self) else "start", self.slots) if n else None
-        except IpyfleetError as error:
-            self.refuse(error)
-            raise
-        there = {host.name for host in result.hosts if host.outcome in ("ok", "changed")} if result else set()
-        silent = await self.greet(result, [each for each in free[:n] if each.host in there]) if result and controller.remembers else []
+        controller = self.parent.controller
+        if not isinstance(controller, FleetControllerLauncher):
+            got = type(controller).__name__ if controller else "none"
+            raise LaunchError(f"controller: expected 'fleet' with engines='fleet', since its engines belong to it; got {got}")
+        self.sources, self.words = controller.sources, controller.words
+        access = await self.call(self.fleet.access)
+        taken = {each for other in self.parent.engines.values() if other is not self for each in other.ids}
+        free = [each for each in access.engines if each.id not in taken]
+        if n > len(free):
+            raise LaunchError(f"n: expected at most {len(free)} engines, as many as fleet {access.name} has slots for, got {n}")
+        had = Stops.of(self).had.get(self.key, [])
+        free.sort(key=lambda each: had.index(each.id) if each.id in had else len(had))
+        meant = sorted(free[:n], key=lambda each: each.id)
+        self.ids, self.slots = [each.id for each in meant], [each.slot for each in meant]
+        result = await self.start_services("restart" if Stops.left(self) else "start", self.slots) if n else None
+        hosts = {host.name for host in result.hosts if host.outcome in ("ok", "changed")} if result else set()
+        there = [each for each in meant if each.host in hosts]
+        silent = await self.greet(result, there) if result and controller.remembers else []
         controller.remembers = False
         for each in silent:
             self.log.warning("%s: engine %s was started, and does not answer", each.slot, each.id)
-        self.n = sum(each.host in there for each in free[:n]) - len(silent)
+        self.there = [each.id for each in there if each not in silent]
+        self.n = len(self.there)
         self.begun()
+
+    async def stop(self) -> None:
+        """Stop what this launcher has started, and wait until it has ended."""
+        if self.ids:
+            Stops.of(self).had[self.key] = [*self.there, *(each for each in self.ids if each not in self.there)]
+        await super().stop()
 
     async def greet(self, result: Result, engines: Sequence[Engine]) -> list[Engine]:
         """Wait until engines that have just been started answer; returns those that do not.
@@ -152,17 +163,20 @@ class FleetEngineSetLauncher(FleetLauncher):
         name = sig if isinstance(sig, str) else signal.Signals(sig).name
         name = "SIG" + name.removeprefix("SIG")
 
-        def send() -> None:
+        def send() -> dict[int, str]:
             with self.fleet.client() as client:
-                for answer in [client.send_signal(name, targets=number, block=False) for number in ids]:
-                    answer.result(SIGNAL_SECONDS)
+                return signal_engines(client, name, ids)
 
         try:
-            await asyncio.to_thread(send)
-        except Exception as error:
-            self.log.warning("the controller did not pass on %s (%s); asking the engines' hosts", name, error)
-            slots = [slot for number, slot in zip(self.ids, self.slots, strict=True) if number in ids]
-            self.check(await self.call(self.fleet.run, "signal", name=name, services=slots), slots)
+            silent = await self.call(send)
+        except LaunchError as error:
+            silent = dict.fromkeys(ids, str(error))
+        if not silent:
+            return
+        reasons = "; ".join(sorted(set(silent.values())))
+        self.log.warning("the controller did not pass on %s (%s); asking the engines' hosts", name, reasons)
+        slots = [slot for number, slot in zip(self.ids, self.slots, strict=True) if number in silent]
+        self.check(await self.call(self.fleet.run, "signal", name=name, services=slots), slots)
 
     async def restart_engine(self, engine_id: int) -> None:
         """Restart one engine and wait until it answers; it loses its memory.
@@ -185,7 +199,8 @@ class FleetEngineSetLauncher(FleetLauncher):
         self.ids = [each for each in self.ids if each != engine_id]
         self.slots = [each for each in self.slots if each != slot]
         self.started = [each for each in self.started if each != slot]
-        self.n = max(0, self.n - 1)
+        self.there = [each for each in self.there if each != engine_id]
+        self.n = len(self.there)
 
     def expect(self, engine_id: int) -> None:
         """Refuse an engine that is none of this set.

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import os
 import re
 import threading
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
 from ipyparallel.cluster.app import IPClusterEngines
 from ipyparallel.cluster.launcher import BaseLauncher, LauncherError
 from traitlets import Float, Integer, List, Unicode, Union
 
-from ipyfleet.attached import Attached, attached, is_ending, stop_by_command
+from ipyfleet.attached import Attached, attached, cancelled_by, is_ending, stop_by_command
 from ipyfleet.errors import InputError, IpyfleetError
 from ipyfleet.results import Result
 from ipyfleet.sources import VARIABLE, chosen
@@ -25,10 +26,30 @@ STARTED = re.compile(r"(?:^|-)(controller|engine@(?P<number>\d+))(?:\.service)?$
 # stops that are asked for at the same time are one run
 TOGETHER_SECONDS = 0.05
 T = TypeVar("T")
+P = ParamSpec("P")
+L = TypeVar("L", bound="FleetLauncher")
 
 
 class LaunchError(IpyfleetError, LauncherError):
     """A fleet's services could not be started, stopped or asked; the message is for people, and one line a problem."""
+
+
+def refusing(
+    method: Callable[Concatenate[L, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[L, P], Coroutine[Any, Any, T]]:
+    """Have a method of a launcher that fails before it runs leave nothing running, and `ipcluster` end with it."""
+
+    @functools.wraps(method)
+    async def tried(launcher: L, /, *arguments: P.args, **named: P.kwargs) -> T:
+        try:
+            return await method(launcher, *arguments, **named)
+        except IpyfleetError as error:
+            if launcher.state == "before":
+                await launcher.undo()
+            await launcher.refuse(error)
+            raise
+
+    return tried
 
 
 class FleetLauncher(BaseLauncher):
@@ -72,6 +93,11 @@ class FleetLauncher(BaseLauncher):
         raise NotImplementedError
 
     @property
+    def ran_before(self) -> list[str]:
+        """Those of its services that ran before it was started."""
+        return [name for name in self.services if name not in self.started]
+
+    @property
     def key(self) -> tuple[str, ...]:
         """Where a cluster file has it."""
         raise NotImplementedError
@@ -97,11 +123,15 @@ class FleetLauncher(BaseLauncher):
         return attached(self.sources, self.words)
 
     async def call(self, function: Callable[..., T], *arguments: Any, **named: Any) -> T:
-        """Call something that takes long in a thread; what goes wrong is told as `LaunchError`."""
+        """Call something that takes long in a thread; what goes wrong is told as `LaunchError`.
+
+        A call that is cancelled ends its own run, or never begins it; those of others go on.
+        """
+        cancel = threading.Event()
         try:
-            return await asyncio.to_thread(function, *arguments, **named)
+            return await asyncio.to_thread(cancelled_by, cancel, function, *arguments, **named)
         except asyncio.CancelledError:
-            self.fleet.cluster.cancel()
+            cancel.set()
             raise
         except IpyfleetError as error:
             raise LaunchError(str(error)) from error
@@ -130,14 +160,32 @@ class FleetLauncher(BaseLauncher):
         for line in failures:
             self.log.warning("%s", line)
 
-    def refuse(self, error: Exception) -> None:
-        """Log a failed start on one line; `ipcluster` ends with it, where it would wait for ever."""
+    async def undo(self) -> None:
+        """Stop what a start that failed has started."""
+        services = self.started
+        if not services:
+            return
+        try:
+            self.check(await self.call(self.fleet.run, "stop", services=services), services)
+        except LaunchError as error:
+            self.log.warning("%s", error)
+        else:
+            self.started = []
+
+    async def refuse(self, error: Exception) -> None:
+        """Under `ipcluster`, log what failed, and end it, where it would wait for ever."""
         above = self.parent
         while above is not None and not isinstance(above, IPClusterEngines):
             above = above.parent
         if above is not None:
             for line in str(error).splitlines():
                 self.log.critical("%s", line)
+            try:
+                if above.daemonize:
+                    # in the foreground, it does so by itself
+                    await self.parent.stop_cluster()
+            except IpyfleetError as another:
+                self.log.critical("%s", another)
             raise SystemExit(1) from None
 
     def begun(self) -> None:
@@ -149,9 +197,8 @@ class FleetLauncher(BaseLauncher):
         """Stop what this launcher has started, and wait until it has ended."""
         if self.state == "after" or not (self.state == "running" or self.started):
             return
-        ran = [name for name in self.services if name not in self.started]
-        if ran and self.state == "running":
-            self.log.info("%s ran before, and is left running; `ipyfleet stop` stops it", ", ".join(ran))
+        if self.ran_before and self.state == "running":
+            self.log.info("%s ran before, and is left running; `ipyfleet stop` stops it", ", ".join(self.ran_before))
         await Stops.of(self).stop(self)
         self.notify_stop({"exit_code": 0, "identifier": self.identifier})
 
@@ -211,10 +258,10 @@ class FleetLauncher(BaseLauncher):
 
 
 class Stops:
-    """Stops of one cluster: those that are asked for at the same time are one run; and what was left running by them.
+    """Stops of one cluster: those that are asked for at the same time are one run; and what they have left.
 
     An engine set that is started under an id that was there is one that `Cluster.restart_engines` has stopped a
-    moment ago. Where it was left running then, it has to be restarted now.
+    moment ago. It gets the engines that it had, and where one was left running then, they have to be restarted now.
     """
 
     _known: ClassVar[WeakKeyDictionary[Any, Stops]] = WeakKeyDictionary()
@@ -223,6 +270,8 @@ class Stops:
         self.asked: list[str] = []
         self.run: asyncio.Task[None] | None = None
         self.left_running: set[tuple[str, ...]] = set()
+        # the engines of a set, those first that were there
+        self.had: dict[tuple[str, ...], list[int]] = {}
 
     @classmethod
     def of(cls, launcher: FleetLauncher) -> Stops:
@@ -239,7 +288,7 @@ class Stops:
 
         :raises LaunchError: when no host did so.
         """
-        if set(launcher.services) != set(launcher.started):
+        if launcher.ran_before:
             self.left_running.add(launcher.key)
         if not launcher.started:
             return

@@ -57,11 +57,11 @@ class Machine:
         (self.folder / "linger" / "ada").touch()
         return self.has("systemctl", "loginctl")
 
-    def boot(self, wanted: bool = True, check: bool = False) -> Boot:
+    def boot(self, wanted: bool = True, check: bool = False, fleet: str = "lab") -> Boot:
         with patch_module_args({}):
             module = AnsibleModule(argument_spec={}, supports_check_mode=True)
         module.check_mode = check
-        return Boot(module, "lab", COMMAND, ["--nodaemon"], wanted)
+        return Boot(module, fleet, COMMAND, ["--nodaemon"], wanted)
 
     def converge(self, **options: Any) -> list[str]:
         return [each["what"] for each in self.boot(**options).converge()]
@@ -97,6 +97,15 @@ def test_a_crontab_gets_one_line_and_keeps_the_others(machine: Machine) -> None:
     assert machine.boot().remove()[0]["what"] == "remove line"
     assert machine.tab.read_text() == THEIRS
     assert machine.boot().remove() == []
+
+
+def test_lines_of_a_crontab_are_what_cron_takes_for_lines(machine: Machine) -> None:
+    theirs = "# page\x0cbreak\x1c\n0 4 * * * printf 'a\x0b\x85b'\n"
+    machine.has("crontab").tab.write_text(theirs)
+    machine.converge()
+    assert machine.tab.read_text() == f"{theirs}{LINE}\n"
+    machine.boot().remove()
+    assert machine.tab.read_text() == theirs
 
 
 def test_a_crontab_of_its_own_goes_with_it(machine: Machine) -> None:
@@ -139,6 +148,19 @@ def test_lingering_that_something_else_needs_stays_on(machine: Machine) -> None:
     assert [each["what"] for each in machine.boot().remove()] == ["remove file"]
     assert machine.boot().lingers()
     assert other.exists()
+
+
+@pytest.mark.parametrize("first", ["lab", "other"])
+def test_lingering_is_turned_off_with_the_last_fleet_of_a_user(machine: Machine, first: str) -> None:
+    machine.has("systemctl", "loginctl", "pkcheck")
+    last = "other" if first == "lab" else "lab"
+    for fleet in ("lab", "other"):
+        machine.boot(fleet=fleet).converge()
+        assert machine.boot(fleet=fleet).converge() == []
+    assert [each["what"] for each in machine.boot(fleet=first).remove()] == ["remove file"]
+    assert machine.boot(fleet=last).converge() == []
+    assert [each["what"] for each in machine.boot(fleet=last).remove()] == ["remove file", "turn lingering off"]
+    assert not machine.boot().lingers()
 
 
 def test_a_crontab_is_taken_before_lingering_is_turned_on(machine: Machine) -> None:

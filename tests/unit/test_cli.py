@@ -96,7 +96,7 @@ def version() -> str:
         (["restore"], FAR, "Missing argument 'DATABASE'"),
         (["restore", "lab"], FAR, "expected a fleet with a database, got one without"),
         (["run", "restore"], FAR + "postgresql: head\n", "expected -e restore_database=NAME, got none"),
-        (["restart", "--slot", "localhost/9"], LOCAL, "ipyfleet: services: expected controller, jupyterlab, a slot such as HOST/0"),
+        (["restart", "--slot", "localhost/9"], LOCAL, "ipyfleet: chosen_services: expected controller, jupyterlab, a slot such as HOST/0"),
         (["signal", "INTT"], LOCAL, "ipyfleet: signal_name: expected one of HUP, INT, QUIT, KILL, USR1, USR2, TERM, got INTT"),
         (["signal"], LOCAL, "Missing argument 'SIGNAL'"),
         (["logs", "--lines", "0"], LOCAL, "Input should be greater than or equal to 1"),

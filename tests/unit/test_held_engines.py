@@ -104,7 +104,7 @@ class Host:
     def is_mine(self, process: psutil.Process) -> bool:
         """Whether an engine of this host has started a process."""
         try:
-            return process.environ().get("IPYFLEET_UNIT", "").startswith(str(self.folder))
+            return bool(process.environ().get("IPYFLEET_UNIT", "").startswith(str(self.folder)))
         except psutil.Error:
             return False
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,18 @@ def test_what_was_said_first_stands_where_ssh_gets_there_the_second_time(program
     assert jumps.reason(Connection(program), CLOSED) == CLOSED
     os.remove(program)
     assert jumps.reason(Connection(program), CLOSED) == CLOSED
+
+
+def test_an_ssh_that_hangs_ends_in_time_with_what_it_has_started(program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jumps, "ALLOWANCE_SECONDS", 0)
+    program.write_text(f"#!/bin/sh\nsleep 300 &\necho $! >{tmp_path}/child\nsleep 300\n")
+    begin = time.monotonic()
+    assert jumps.reason(Connection(program, timeout=1), CLOSED) == CLOSED
+    assert time.monotonic() - begin < 10
+    child = Path("/proc", (tmp_path / "child").read_text().strip(), "cmdline")
+    while child.exists() and child.read_bytes():
+        assert time.monotonic() - begin < 20
+        time.sleep(0.05)
 
 
 def test_a_host_that_answers_or_refuses_is_reached(monkeypatch: pytest.MonkeyPatch) -> None:

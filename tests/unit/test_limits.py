@@ -27,7 +27,9 @@ def slot_files(slots: int, **variables: Any) -> list[dict[str, Any]]:
     """The slot files of a host, as the role's template and variables make them."""
     part = yaml.safe_load((ROOT / "roles" / "ipp_engine" / "vars" / "main.yml").read_text())
     host = {"slots": [{"number": number, "id": 10 + number} for number in range(slots)]}
-    known = {**DEFAULTS, **variables, "host": host}
+    environment = {"PGSERVICEFILE": "{etc}/pg_service.conf"}
+    known: dict[str, Any] = {"fleet": {"launcher": "service"}, "places": {"etc": "/etc/x"}, "__postgresql_environment": environment}
+    known |= {**DEFAULTS, **variables, "host": host}
     templar = Templar(DataLoader(), variables=known)
     known["__ipp_engine_gpus"] = templar.template(trust_as_template(part["__ipp_engine_gpus"]))
     return [json.loads(rendered("ipp_engine/engine.json.j2", **known, item=slot)) for slot in host["slots"]]
@@ -35,6 +37,11 @@ def slot_files(slots: int, **variables: Any) -> list[dict[str, Any]]:
 
 def test_without_limits_a_slot_s_file_has_its_id_alone() -> None:
     assert slot_files(2) == [{"id": 10, "env": {}}, {"id": 11, "env": {}}]
+
+
+def test_engines_that_are_no_services_find_the_database_by_their_slot_s_file() -> None:
+    (slot,) = slot_files(1, fleet={"launcher": "ssh"}, ipp_engine_env={"A": "b"})
+    assert slot["env"] == {"PGSERVICEFILE": "/etc/x/pg_service.conf", "A": "b"}
 
 
 @pytest.mark.parametrize(

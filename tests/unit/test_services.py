@@ -15,6 +15,7 @@ def host(*ids: int) -> dict[str, Any]:
     return {"slots": [{"number": number, "id": each} for number, each in enumerate(ids)], "packages": [], "auto": None, "roles": []}
 
 
+EXPECTED = "chosen_services: expected controller, jupyterlab, a slot such as HOST/0, or an engine's id"
 FLEET: dict[str, Any] = {
     "controller": "head",
     "launcher": "service",
@@ -39,23 +40,23 @@ def test_what_is_no_service_is_told_all_at_once() -> None:
     with pytest.raises(ServiceError) as caught:
         chosen(FLEET | {"asked": ["n1"]}, "n1/9, 4, jupyterlap")
     assert caught.value.problems == [
-        "services: expected controller, jupyterlab, a slot such as HOST/0, or an engine's id, got n1/9; did you mean n1/1?",
-        "services: expected a service on a host within --limit, got 4",
-        "services: expected controller, jupyterlab, a slot such as HOST/0, or an engine's id, got jupyterlap; did you mean jupyterlab?",
+        f"{EXPECTED}, got n1/9; did you mean n1/1?",
+        "chosen_services: expected a service on a host within --limit, got 4",
+        f"{EXPECTED}, got jupyterlap; did you mean jupyterlab?",
     ]
 
 
 @pytest.mark.parametrize(
     ("launcher", "expected"),
     [
-        ("ssh", "services: expected controller or jupyterlab, got n1/1; engines are no services here, ipcluster (controller) starts them"),
-        ("mpi", "services: expected controller or jupyterlab or mpi, got n1/1; engines are no services here, mpiexec (mpi) starts them"),
+        ("ssh", "expected controller or jupyterlab, got n1/1; engines are no services here, ipcluster (controller) starts them"),
+        ("mpi", "expected controller or jupyterlab or mpi, got n1/1; engines are no services here, mpiexec (mpi) starts them"),
     ],
 )
 def test_engines_that_are_no_services_are_not_taken_for_some(launcher: str, expected: str) -> None:
     with pytest.raises(ServiceError) as caught:
         chosen(FLEET | {"launcher": launcher}, "n1/1, controller")
-    assert caught.value.problems == [expected]
+    assert caught.value.problems == [f"chosen_services: {expected}"]
 
 
 def test_a_fleet_without_jupyterlab_has_no_such_service() -> None:

@@ -213,3 +213,14 @@ def test_a_signal_reaches_the_command_of_a_program(lab: Lab) -> None:
     assert supervisor.signal("USR1", ["a"]) == [{"path": "a", "what": "signal USR1"}]
     wait_for("got it")
     assert lab.pids() == before
+
+
+@pytest.mark.parametrize("state", ["RUNNING", "BACKOFF"])
+def test_what_has_ended_or_waits_for_its_next_start_is_sent_no_signal(lab: Lab, monkeypatch: pytest.MonkeyPatch, state: str) -> None:
+    running(lab)
+    supervisor = lab.supervisor()
+    supervisor.server.stopProcess("a", True)
+    known = {**supervisor.programs(), "a": {"statename": state}}
+    # it ends after it was looked for
+    monkeypatch.setattr(supervisor, "programs", lambda: known)
+    assert supervisor.signal("USR1", ["a", "b"]) == [{"path": "b", "what": "signal USR1"}]

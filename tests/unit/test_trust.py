@@ -109,6 +109,10 @@ CLASHES: list[tuple[dict[str, dict[str, Any]], str]] = [
         "n2: ipp_engine_location: expected an address of its own, got gate, which n1 has as well",
     ),
     (
+        {"n1": {"ipp_engine_args": ["--debug", "--profile-dir=/x"]}},
+        "n1: ipp_engine_args: expected no other profile, unless ipcluster starts the engines, got --profile-dir=/x",
+    ),
+    (
         BY_SSH | {"n1": {"ipp_node_user": "ops"}},
         "n1: ipp_node_user: expected the default, as on head, got ops",
     ),

@@ -104,7 +104,7 @@ def test_nothing_is_left_after_a_stop() -> None:
     eventually(lambda: [left(name) for name in HOSTS] == [0, 0, 0], 15)
 
 
-@pytest.mark.parametrize("what", ["ipcluster", "all", "host"])
+@pytest.mark.parametrize("what", ["ipcluster", "controller", "all", "host"])
 def test_nothing_is_left_after_a_crash(what: str) -> None:
     """The engines that are there afterwards are others."""
     before = pids()
@@ -112,6 +112,8 @@ def test_nothing_is_left_after_a_crash(what: str) -> None:
         engine_run("kill", container("head"))
         eventually(lambda: [left(name) for name in HOSTS[1:]] == [0, 0], 60)
         engine_run("start", container("head"))
+    elif what == "controller":
+        shell("head", f"pkill -9 -o -u {USER} -f '/lib/ipcontroller.py '")
     elif what == "all":
         shell("head", f"systemctl kill -s KILL {UNIT}")
     else:
@@ -160,6 +162,33 @@ def test_a_change_restarts_the_engines_of_its_host_alone() -> None:
     assert said.returncode == 0, said.stdout
     after = pids()
     assert {key for key in after if after[key] != before[key]} == {"1", "2"}
+
+
+def test_what_engines_have_started_ends_with_them_wherever_it_went() -> None:
+    code = "import subprocess; subprocess.Popen(['sleep', '4321'], start_new_session=True)"
+    python("head", f"rc[1].execute({code!r}).get(10); print('null')")
+    assert shell("node1", "pgrep -fc '[s]leep 4321'") == "1"
+    shell("head", f"systemctl stop {UNIT}")
+    eventually(lambda: shell("node1", "pgrep -fc '[s]leep 4321'", check=False) == "0", 30)
+
+
+def test_engines_become_services_and_are_started_by_ssh_again() -> None:
+    # a profile of their own is for engines that are started by ssh
+    services = ("-e", '{"ipp_controller_launcher": "service", "ipp_engine_args": []}')
+    said = play(PRESENT, *services)
+    assert said.returncode == 0, said.stdout
+    assert "fleet lab: 5 of 5 engine slots answered" in said.stdout
+    for name in HOSTS:
+        assert shell(name, f"pgrep -u {USER} -fc ipyfleet_engines.py", check=False) == "0"
+        assert shell(name, f"ls -d {STATE}/.ssh {STATE}/ssh_key 2>/dev/null", check=False) == ""
+        assert shell(name, f"getent passwd {USER}").endswith("nologin")
+    again = play(PRESENT, *services)
+    assert not any(counts["changed"] for counts in recap(again).values())
+    said = play(PRESENT)
+    assert said.returncode == 0, said.stdout
+    assert "fleet lab: 5 of 5 engine slots answered" in said.stdout
+    for name in HOSTS:
+        assert shell(name, f"systemctl list-units --all --plain --no-legend 'ipyfleet-{NAME}-engine@*'") == ""
 
 
 def test_a_host_that_is_down_is_named() -> None:

@@ -32,7 +32,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JS
 ServiceOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--service", "--slot", metavar="NAME", help="Only this one: a slot such as node1/0, an engine's id, controller or jupyterlab."
+        "--service", "--slot", metavar="NAME", help="Only this one: a slot such as node1/0, an engine's id, controller, jupyterlab, or mpi."
     ),
 ]
 CheckOption = Annotated[bool, typer.Option("--check", "-C", help="Only say what would be changed.")]
