@@ -279,9 +279,11 @@ class _Finder(ast.NodeVisitor):
         self.visit_all([*node.bases, *node.keywords, *node.decorator_list])
         inner = _Finder()
         inner.visit_all(node.body)
-        found = inner.closed(inner.found.bound - inner.outer)
+        mine = inner.found.bound - inner.outer
+        # methods do not see the names of their class; those of the same name are others
+        found = inner.closed(())
         # whoever has an instance may call all methods
-        found.bound |= set().union(*(each.bound for each in found.defined.values()))
+        found.bound = (found.bound - mine).union(*(each.bound for each in found.defined.values()))
         self._defined(node, found)
 
     def _defined(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef, found: Effects) -> None:

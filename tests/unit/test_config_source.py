@@ -97,6 +97,7 @@ def test_what_a_file_deletes_is_gone() -> None:
         ("for each in deep.values():\n    fill(each)", "deep"),
         ("def add():\n    nodes.append('n3')\nadd()", "nodes"),
         ("class Add:\n    def __init__(self):\n        nodes.append('n3')\nother = Add()", "nodes"),
+        ("class Add:\n    def nodes(self):\n        nodes.append('n3')\nAdd().nodes()", "nodes"),
         ("def add():\n    nodes.append('n3')\ndef more():\n    add()\nmore()", "nodes"),
         ("from more import *\nc.Own.nodes = nodes", "nodes"),
     ],
