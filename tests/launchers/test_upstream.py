@@ -34,7 +34,7 @@ from ipyparallel.tests.test_launcher import (  # noqa: F401
 from ipyfleet.launchers import FleetControllerLauncher, FleetEngineSetLauncher, FleetLauncher
 
 LEFT_OUT = {
-    "test_start_stop_controller": "looks at the controller's process on this machine; test_launchers.py has the same without that",
+    "test_start_stop_controller": "looks at the controller's process on this machine; test_fleet.py has the same without that",
     "test_wait_for_engines_crash": "expects engines that crash to be gone; a fleet's are started again",
     "test_ipython_log": "is about no launcher",
     "test_load_profile": "is about no launcher",
