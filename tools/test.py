@@ -6,8 +6,10 @@ import argparse
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -35,6 +37,8 @@ PARTS = ("lint", "unit", "package", "launchers", "fresh", "lab", "scenario")
 AT_ONCE = 2
 # the scenario in which somebody has a browser
 BROWSER = "jupyterlab"
+# seconds that one command of the tests may take, several times what any needs
+LONGEST = 2700
 SCENARIOS = sorted(path.parent.name for path in ROOT.glob("molecule/*/molecule.yml"))
 
 
@@ -58,6 +62,15 @@ class Tests:
         mine = {"PATH": f"{programs}:{os.environ['PATH']}", "VIRTUAL_ENV": str(programs.parent), "PYTHONUNBUFFERED": "1"}
         self.environ = {**os.environ, **mine}
         self.outcomes: list[Outcome] = []
+        self.running: set[int] = set()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self.interrupt)
+
+    def interrupt(self, number: int, _frame: object) -> None:
+        """Pass a signal on to what runs, which a terminal's does not reach, and end."""
+        for group in tuple(self.running):
+            os.killpg(group, number)
+        raise KeyboardInterrupt
 
     def run(self, name: str, *command: str, cwd: Path = ROOT, prefix: str = "") -> bool:
         """Run a command; returns whether it succeeded.
@@ -69,13 +82,21 @@ class Tests:
         first: list[str] = []
         last: deque[str] = deque(maxlen=LAST_TOLD)
         piped: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
-        with subprocess.Popen(command, cwd=cwd, env=self.environ, **piped) as process:
+        # a session of its own: it is ended with all that it started, which holds its output open
+        with subprocess.Popen(command, cwd=cwd, env=self.environ, start_new_session=True, **piped) as process:
+            self.running.add(process.pid)
+            late = threading.Timer(LONGEST, os.killpg, (process.pid, signal.SIGKILL))
+            late.start()
             for line in process.stdout or ():
                 print(prefix + line, end="", flush=True)
                 plain = re.sub(r"\x1b\[[0-9;]*m", "", line).strip(" \u2502-'\n")
                 if TELLING.match(plain):
                     (first if len(first) < FIRST_TOLD else last).append(plain[:300])
+        late.cancel()
+        self.running.discard(process.pid)
         ok = process.returncode == 0
+        if process.returncode == -signal.SIGKILL:
+            last.append(f"ended after {LONGEST} s")
         self.outcomes.append(Outcome(name, ok, time.monotonic() - begin, () if ok else (*first, *last)))
         return ok
 
@@ -94,7 +115,7 @@ class Tests:
 
     def unit(self) -> None:
         """Tests without network."""
-        self.run("unit tests", "pytest", "-q", "-n", "auto", "tests/unit")
+        self.run("unit tests", "pytest", "-q", "-n", "auto", "--timeout", "180", "--durations", "15", "tests/unit")
 
     def package(self) -> None:
         """Every shape of the tree is built, installed and used."""
