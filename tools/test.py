@@ -82,8 +82,8 @@ class Tests:
         first: list[str] = []
         last: deque[str] = deque(maxlen=LAST_TOLD)
         piped: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
-        # a session of its own: it is ended with all that it started, which holds its output open
-        with subprocess.Popen(command, cwd=cwd, env=self.environ, start_new_session=True, **piped) as process:
+        # in a process group of its own: it is ended with all that it started, which holds its output open
+        with subprocess.Popen(command, cwd=cwd, env=self.environ, stdin=subprocess.DEVNULL, start_new_session=True, **piped) as process:
             self.running.add(process.pid)
             late = threading.Timer(LONGEST, os.killpg, (process.pid, signal.SIGKILL))
             late.start()

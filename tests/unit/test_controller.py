@@ -168,12 +168,17 @@ def eventually(condition: Callable[[], Any], seconds: float = 20) -> None:
         time.sleep(0.05)
 
 
-def marks(client: ipp.Client) -> list[int] | None:
-    """What all engines remember; None while a message is lost, as those to an engine that is not yet back are."""
+def heard(client: ipp.Client, ask: Callable[[Any], Any]) -> list[Any] | None:
+    """What all engines answer; None while a message is lost, as those to an engine that is not yet back are."""
     try:
-        return list(client[:].pull("mark", block=False).get(timeout=0.5))
+        return list(ask(client[:]).get(timeout=0.5)) if client.ids else None
     except TimeoutError:
         return None
+
+
+def marks(client: ipp.Client) -> list[int] | None:
+    """What all engines remember."""
+    return heard(client, lambda view: view.pull("mark", block=False))
 
 
 def test_a_killed_controller_finds_engines_with_their_memory_and_an_open_client_goes_on(cluster: Cluster) -> None:
@@ -415,8 +420,8 @@ def test_a_lost_controller_is_no_reason_to_end(cluster: Cluster) -> None:
     time.sleep(ipyfleet_slot.RETRIED_SECONDS + 1)
     cluster.controller()
     client = cluster.client()
-    eventually(lambda: client.ids == [0])
-    assert client[0].apply_sync(os.getpid) == engine.pid
+    eventually(lambda: heard(client, lambda view: view.apply_async(os.getpid)) == [engine.pid])
+    assert client.ids == [0]
     client.close()
 
 
