@@ -24,6 +24,8 @@ def all_there() -> bool:
 
 def reboot(name: str) -> None:
     engine_run("restart", "--time=20", container(name))
+    # until then, users are not let in
+    eventually(lambda: shell(name, "systemctl is-active ssh systemd-user-sessions", check=False).split() == ["active"] * 2)
 
 
 def test_what_runs_outlives_the_login_that_started_it() -> None:
