@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import ipyfleet_hub
-import ipyfleet_watch
+import ipyfleet_unit
 import psutil
 import pytest
 from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_notes import healed
@@ -181,7 +181,7 @@ def test_what_ports_say(monkeypatch: pytest.MonkeyPatch) -> None:
         raise TimeoutError("timed out")
 
     # no way there is no reason to kill who may listen
-    monkeypatch.setattr(ipyfleet_watch.socket, "create_connection", nobody)
+    monkeypatch.setattr(socket, "create_connection", nobody)
     assert greets("192.0.2.1", port) == ""
 
 
@@ -212,7 +212,7 @@ def test_patience_grows_and_what_happened_is_forgotten() -> None:
 
 def test_a_note_that_is_none_says_nothing(tmp_path: Path) -> None:
     assert healed(str(tmp_path), "engine@0") == ""
-    note = {"boot": ipyfleet_watch.ipyfleet_unit.boot_id(), "times": 2, "last": 1e99, "why": "x"}
+    note = {"boot": ipyfleet_unit.boot_id(), "times": 2, "last": 1e99, "why": "x"}
     for text in (
         "",
         "[]",
