@@ -232,7 +232,7 @@ def test_the_controller_s_host_loses_power(client: Any) -> None:
 
 
 def test_the_disk_of_an_engine_host_is_full(client: Any) -> None:
-    units = f"'ipyfleet-{NAME}-engine@*'"
+    units = f"{engine_unit(0)} {engine_unit(1)}"
     small = f"mkdir -p /mnt/small && mount -t tmpfs -o size=8m,mode=750 none /mnt/small && cp -a {STATE}/. /mnt/small"
     shell("node2", f"{small} && chown --reference={STATE} /mnt/small && mount --bind /mnt/small {STATE} && systemctl restart {units}")
     try:
@@ -259,7 +259,7 @@ def test_an_engine_takes_all_memory(client: Any) -> None:
     engine_run("update", "--memory=1g", "--memory-swap=1g", container("node1"))
 
     def act() -> None:
-        client[1].execute("taken = [bytearray(1 << 24) for _ in range(200)]", block=False)
+        client[1].execute("taken = [b'x' * (1 << 24) for _ in range(200)]", block=False)
         eventually(lambda: main_pid("node1", engine_unit(1)) != pid, 30)
 
     try:
@@ -276,8 +276,7 @@ def clock() -> Iterator[Callable[[int], None]]:
     """Sets the clock that controller and engines have: hosts in containers share the machine's, so libfaketime stands in for it."""
     folder = "/run/ipyfleet-clock"
     units = {"head": [CONTROLLER], "node1": [engine_unit(0), engine_unit(1)]}
-    environment = f"LD_PRELOAD=libfaketime.so.1 FAKETIME_TIMESTAMP_FILE={folder}/now FAKETIME_NO_CACHE=1 FAKETIME_DONT_FAKE_MONOTONIC=1"
-    library = "$(dirname $(find /usr/lib -name libfaketime.so.1))"
+    settings = f"FAKETIME_TIMESTAMP_FILE={folder}/now FAKETIME_NO_CACHE=1 FAKETIME_DONT_FAKE_MONOTONIC=1"
 
     def step(seconds: int) -> None:
         for name in units:
@@ -288,11 +287,10 @@ def clock() -> Iterator[Callable[[int], None]]:
         shell(name, f"mkdir -p {folder}")
     step(0)
     for name, mine in units.items():
+        library = shell(name, "find /usr/lib -name libfaketime.so.1")
         for unit in mine:
-            drop_in = f"/run/systemd/system/{unit}.d"
-            shell(
-                name, f'mkdir -p {drop_in} && echo "[Service]\nEnvironment={environment} LD_LIBRARY_PATH={library}" >{drop_in}/clock.conf'
-            )
+            text = f"[Service]\\nEnvironment=LD_PRELOAD={library} {settings}\\n"
+            shell(name, f"mkdir -p /run/systemd/system/{unit}.d && printf '{text}' >/run/systemd/system/{unit}.d/clock.conf")
         shell(name, f"systemctl daemon-reload && systemctl restart {' '.join(mine)}")
     yield step
     for name, mine in units.items():
