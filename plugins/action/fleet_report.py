@@ -42,6 +42,8 @@ class ActionModule(ActionBase):
         known["ok"] = report.is_good(known)
         lab = [known["jupyterlab"]["message"]] if known["jupyterlab"] else []
         text = report.status_text if kind == "status" else report.verify_text
-        if warnings := [f"{host}: {said['boot']}" for host, said in states.items() if said.get("boot")]:
+        warnings = [f"{host}: {said['boot']}" for host, said in states.items() if said.get("boot")]
+        warnings += report.healed_lines(known) if kind == "status" else []
+        if warnings:
             result["warnings"] = warnings
         return result | {"report": known, "msg": "\n".join([text(known), *database_report.lines(known["database"]), *lab])}

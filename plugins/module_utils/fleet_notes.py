@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import json
 import os
+import time
 from typing import Any, Dict, List
 
 from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_reading import regular_bytes
@@ -48,3 +49,17 @@ def read_note(run: str, name: str) -> Dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return note if isinstance(note, dict) else {}
+
+
+def healed(run: str, name: str) -> str:
+    """How often the watchdog has had a unit started anew since the host's boot, when and why last; empty when it never has."""
+    note = read_note(run, "healed-" + name)
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as stream:
+            if note.get("boot") != stream.read().strip():
+                return ""
+        last = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(int(note["last"])))
+        times, why = int(note["times"]), "".join(each for each in str(note["why"]) if each.isprintable())
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+        return ""
+    return "%d %s, last at %s: %s" % (times, "time" if times == 1 else "times", last, why[:200])

@@ -12,7 +12,7 @@ import xmlrpc.client
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_boot import Boot
-from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_notes import digest_of, read_note, started_with
+from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_notes import digest_of, healed, read_note, started_with
 from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_systemd import SupervisorError
 
 # those that have a process
@@ -283,6 +283,7 @@ class Supervisord:
                 "pid": int(values.get("pid", 0)),
                 "restarts": 0,
                 "last": "" if silent else last_words(values.get("logfile", ""), name),
+                "healed": healed(self.run, name),
             }
         return found
 

@@ -9,7 +9,7 @@ import os
 import re
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_notes import digest_of, started_with
+from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_notes import digest_of, healed, started_with
 
 UNIT_DIR = "/etc/systemd/system"
 PROPERTIES = "Id,LoadState,ActiveState,SubState,UnitFileState,MainPID,NRestarts,NeedDaemonReload,Result"
@@ -35,7 +35,7 @@ class Systemd:
         self._shown: Optional[Dict[str, Dict[str, str]]] = None
         self.prefix = "ipyfleet-%s" % fleet
         self.target = "%s.target" % self.prefix
-        self.own = re.compile(re.escape(self.prefix) + r"-(controller|engine@\d+|jupyterlab|mpi|tunnel)\.service$")
+        self.own = re.compile(re.escape(self.prefix) + r"-(controller|engine@\d+|jupyterlab|mpi|tunnel|watchdog)\.service$")
         self.units = {self.unit(each["name"]): each for each in wanted}
 
     def unit(self, name: str) -> str:
@@ -205,6 +205,7 @@ class Systemd:
                 "pid": int(values.get("MainPID", 0)),
                 "restarts": int(values.get("NRestarts") or 0),
                 "last": self.last_words(name) if words and not ok else "",
+                "healed": healed(self.run, each["name"]),
             }
         return found
 

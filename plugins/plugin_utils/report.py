@@ -183,6 +183,13 @@ def verify_text(known: Mapping[str, Any]) -> str:
     return "\n".join([*lines, *(guest["message"] for guest in known["guests"])])
 
 
+def healed_lines(known: Mapping[str, Any]) -> list[str]:
+    """What the hosts' watchdogs had to do, a line for each service."""
+    units = [(f"{known['controller']}: controller", known["controller_unit"])]
+    units += [(f"{slot['host']}: slot {slot['number']} (id {slot['id']})", slot["unit"]) for slot in known["slots"]]
+    return [f"{where} was restarted by its watchdog {unit['healed']}" for where, unit in units if unit and unit.get("healed")]
+
+
 def guest_text(guest: Mapping[str, Any]) -> str:
     """An engine that no slot asks for, and what is known of it."""
     who = f"on {guest['hostname']}, pid {guest['pid']}, Python {guest['python']}" if guest["hostname"] else guest["state"]

@@ -15,6 +15,8 @@ from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.slots import allo
 
 ROLES = MEMBERS
 Variables = Mapping[str, Any]
+# seconds; a watchdog looks several times before it does something
+SHORTEST_WATCH = 5
 
 
 def members(groups: Mapping[str, Sequence[str]]) -> list[str]:
@@ -52,6 +54,10 @@ def value_problems(groups: Mapping[str, Sequence[str]], variables: Mapping[str, 
         if first is not None and not FIRST <= int(first) <= LAST:
             yield f"fleet_ports: expected {FIRST} to {LAST}, got {first}"
             return
+        for key in ("ipp_engine_watchdog", "ipp_controller_watchdog"):
+            seconds = str(mine.get(key, 0))
+            if seconds.isdigit() and 0 < int(seconds) < SHORTEST_WATCH:
+                yield f"{host}: {key}: expected seconds from {SHORTEST_WATCH} on, or 0 for none, got {seconds}"
     for host in groups.get("ipp_engine", ()):
         count = variables[host].get("ipp_engine_slots", "auto")
         if count != "auto" and not (str(count).isdigit() and int(count) > 0):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from ipyfleet import local_ports, ssh
@@ -18,6 +20,16 @@ SIGNAL_SECONDS = 10.0
 ANSWER_SECONDS = 5.0
 POLL_SECONDS = 0.02
 LOOPBACK = "127.0.0.1"
+# a controller's host that loses power closes no connection, and who only listens would do so for ever:
+# seconds and milliseconds as engines have them
+LASTING = {
+    "TCP_KEEPALIVE": 1,
+    "TCP_KEEPALIVE_IDLE": 5,
+    "TCP_KEEPALIVE_INTVL": 2,
+    "TCP_KEEPALIVE_CNT": 5,
+    "TCP_MAXRT": 15000,
+    "CONNECT_TIMEOUT": 2000,
+}
 
 
 def client_info(info: Mapping[str, Any], forwards: Sequence[Forward]) -> dict[str, Any]:
@@ -64,6 +76,20 @@ def open_tunnel(access: Access) -> tuple[dict[str, Any], Tunnel]:
     return client_info(access.info, forwards), tunnel
 
 
+@cache
+def lasting_context(process: int) -> Any:  # noqa: ARG001
+    """A ZeroMQ context whose connections are made anew when the other side went away without a word.
+
+    :param process: this one's id: a fork needs one of its own. It is kept to the end, as waiting for what was not sent could take as long.
+    """
+    import zmq
+
+    context = zmq.Context()
+    for name, value in LASTING.items():
+        context.setsockopt(getattr(zmq, name), value)
+    return context
+
+
 def new_client(info: Mapping[str, Any], host: str, timeout: float) -> Any:
     """An ipyparallel Client.
 
@@ -74,7 +100,7 @@ def new_client(info: Mapping[str, Any], host: str, timeout: float) -> Any:
     import ipyparallel as ipp
 
     try:
-        return ipp.Client(dict(info), timeout=timeout)
+        return ipp.Client(dict(info), timeout=timeout, context=lasting_context(os.getpid()))
     except Exception as error:
         raise ClientError(f"{host}: expected the controller to answer, got: {error}") from error
 
@@ -90,8 +116,6 @@ def ask_engines(client: Any, ids: Sequence[int], timeout: float) -> dict[int, in
     :param client: an ipyparallel client.
     :param timeout: seconds to wait in all.
     """
-    import os
-
     deadline = time.monotonic() + timeout
     found: dict[int, int] = {}
     asked: dict[int, tuple[float, Any]] = {}

@@ -288,6 +288,7 @@ def slot_of(slot: Mapping[str, Any]) -> Slot:
         **{key: slot[key] for key in ("pid", "python", "ms") if key in slot},
         service=unit.get("state"),
         restarts=unit.get("restarts"),
+        healed=unit.get("healed"),
     )
 
 

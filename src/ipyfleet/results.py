@@ -58,6 +58,7 @@ class Slot:
     :param reason: why it is short; empty when it is not.
     :param service: state of its service, where it was asked.
     :param ms: time of a round trip, in milliseconds.
+    :param healed: how often its host's watchdog has restarted it, when and why last; empty when it never has.
     """
 
     id: int
@@ -70,6 +71,7 @@ class Slot:
     ms: float | None = None
     service: str | None = None
     restarts: int | None = None
+    healed: str | None = None
 
     @property
     def ok(self) -> bool:

@@ -36,10 +36,11 @@ PROFILE = f"{STATE}/ipython/profile_{NAME}"
 CLIENT_FILE = f"{PROFILE}/security/ipcontroller-client.json"
 ENGINE_FILE = f"{PROFILE}/security/ipcontroller-engine.json"
 USER = f"ipyfleet-{NAME}" if SYSTEM else LOGIN
+WATCHDOG = f"ipyfleet-{NAME}-watchdog.service"
 # who logs in, and has the client's file
 CLIENT = "root" if SYSTEM else LOGIN
 # programs of scope user that run for long
-PROGRAMS = "supervisor.supervisord|ipyfleet_unit.py|lib/ipcontroller.py|lib/ipengine.py|-m jupyterlab"
+PROGRAMS = "supervisor.supervisord|ipyfleet_unit.py|lib/ipcontroller.py|lib/ipengine.py|lib/ipyfleet_watch.py|-m jupyterlab"
 
 
 def host(name: str) -> Any:
@@ -136,7 +137,7 @@ def command(*words: str, check: bool = False) -> subprocess.CompletedProcess[str
 
 
 def main_pids() -> dict[str, str]:
-    """Main processes of all units of the fleet, by host and unit; in scope user all processes that run for long."""
+    """Main processes of all units of the fleet but watchdogs, by host and unit; in scope user all processes that run for long."""
     found: dict[str, str] = {}
     for name in sorted({*members("ipp_controller"), *members("ipp_engine")}):
         if not SYSTEM:
@@ -146,7 +147,7 @@ def main_pids() -> dict[str, str]:
         said = shell(name, f"systemctl show -p Id,MainPID,ExecMainStartTimestampMonotonic 'ipyfleet-{NAME}-*.service'")
         for block in said.split("\n\n"):
             values = dict(line.split("=", 1) for line in block.splitlines())
-            if values and values["MainPID"] != "0":
+            if values and values["MainPID"] != "0" and values["Id"] != WATCHDOG:
                 found[f"{name} {values['Id']}"] = f"{values['MainPID']} {values['ExecMainStartTimestampMonotonic']}"
     return found
 

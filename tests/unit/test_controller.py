@@ -55,6 +55,7 @@ class Cluster:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.files = FILES
         self.processes: list[subprocess.Popen[bytes]] = []
         self.plan = PortPlan(free_block())
         security = folder / "security"
@@ -66,6 +67,8 @@ class Cluster:
         }  # fmt: skip
         self.client_file = security / "ipcontroller-client.json"
         self.engine_file = security / "ipcontroller-engine.json"
+        # of engines that reach the controller by a way of their own
+        self.far_engine_file = folder / "far-engine.json"
         self.client_file.write_text(json.dumps(common | self.plan.client | {"task_scheme": "leastload"}))
         self.engine_file.write_text(json.dumps(common | self.plan.engine))
         (folder / "controller.py").write_text(
@@ -77,7 +80,7 @@ class Cluster:
         )
 
     def start(self, script: str, *arguments: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, str(FILES / script), *arguments, f"--profile-dir={self.folder}"]
+        command = [sys.executable, str(self.files / script), *arguments, f"--profile-dir={self.folder}"]
         log = (self.folder / "log.txt").open("a")
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, cwd=self.folder)
         self.processes.append(process)
@@ -88,10 +91,10 @@ class Cluster:
         assert ipyfleet_hub.wait_ready([json.loads(self.client_file.read_text())], 30) == "", (self.folder / "log.txt").read_text()
         return process
 
-    def engine(self, number: int, limits: dict[str, Any] | None = None, **env: str) -> subprocess.Popen[bytes]:
+    def engine(self, number: int, limits: dict[str, Any] | None = None, far: bool = False, **env: str) -> subprocess.Popen[bytes]:
         path = self.folder / f"engine-{number}.json"
         path.write_text(json.dumps({"id": number, "env": env, **(limits or {})}))
-        return self.start("ipengine.py", str(path))
+        return self.start("ipengine.py", str(path), *([f"--file={self.far_engine_file}"] if far else []))
 
     def listed(self) -> dict[int, str]:
         """Engines as the hub lists them."""

@@ -9,6 +9,7 @@ import pytest
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.explain import explain, summary, unreached
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.report import (
     fleet_of,
+    healed_lines,
     slots_of,
     slots_report,
     status_text,
@@ -171,6 +172,16 @@ def test_status() -> None:
     assert lines[3].split() == ["0", "n1", "0", "active", "(running)", "2", "yes"]
     assert lines[5].split() == ["2", "n2", "0", "no", "answer", "-", "no"]
     assert lines[-2:] == GUEST_LINES
+
+
+def test_what_a_watchdog_did_is_told_of_each_service() -> None:
+    runs = {"running": True, "state": "active (running)", "last": "", "healed": ""}
+    healed = runs | {"healed": "1 time, last at 2026-01-02 03:04:05: it was stopped for 20 s"}
+    units = {"head": {"controller": healed}, "n1": {"engine@0": runs, "engine@1": healed}}
+    assert healed_lines(known(verified(), units)) == [
+        "head: controller was restarted by its watchdog 1 time, last at 2026-01-02 03:04:05: it was stopped for 20 s",
+        "n1: slot 1 (id 1) was restarted by its watchdog 1 time, last at 2026-01-02 03:04:05: it was stopped for 20 s",
+    ]
 
 
 def test_a_verification_names_guests_too() -> None:

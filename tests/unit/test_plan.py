@@ -180,6 +180,7 @@ def test_fleet_variables_must_agree() -> None:
         ({"fleet_name": "Bad Name"}, "fleet_name: expected lower-case letters"),
         ({"fleet_ports": 80}, "fleet_ports: expected 1024 to 65436, got 80"),
         ({"ipp_engine_slots": 0}, "n1: ipp_engine_slots: expected a number from 1 on, or auto, got 0"),
+        ({"ipp_engine_slots": 1, "ipp_engine_watchdog": 3}, "n1: ipp_engine_watchdog: expected seconds from 5 on, or 0 for none, got 3"),
         ({"ipp_engine_slots": "many"}, "n1: ipp_engine_slots: expected a number from 1 on, or auto, got 'many'"),
     ],
 )

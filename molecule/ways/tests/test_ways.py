@@ -92,7 +92,7 @@ def test_verbs_come_through_the_jump_host() -> None:
     status = json.loads(command("status", "-i", str(INVENTORY), "--json").stdout)
     assert (status["status"], [slot["state"] for slot in status["slots"]]) == ("ok", ["listed"] * 4)
     logs = command("logs", "-i", str(INVENTORY), "-n", "1", "-l", "node1", "--json")
-    assert {line["unit"] for line in json.loads(logs.stdout)["logs"]} == {"engine@0", "engine@1"}
+    assert {line["unit"] for line in json.loads(logs.stdout)["logs"]} == {"engine@0", "engine@1", "watchdog"}
     said = command("exec", "-i", str(INVENTORY), "-b", "--", "id -un; hostname")
     assert said.returncode == 0, said.stdout
     assert {f"{name}: {word}" for name in (*PORTS, "desk") for word in ("root", name)} <= set(said.stdout.splitlines())

@@ -21,6 +21,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import ipyfleet_steady
 from ipyparallel.controller import app, hub
 
 # more than a host that is cut off has engines
@@ -156,5 +157,9 @@ def write_state(path: Path, state: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    # schedulers are forks of this process, and have it from here
+    ipyfleet_steady.follow_no_clock()
+    ipyfleet_steady.tasks_follow_no_clock()
+    ipyfleet_steady.hand_identities_over()
     app.Hub = FleetHub
     app.main()

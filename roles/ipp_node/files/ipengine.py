@@ -12,25 +12,34 @@ does not go on under an id that is not its own.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
+import threading
+import time
 from typing import Any
 
 import ipyfleet_slot
+import ipyfleet_steady
 from ipyfleet_slot import TRY_AGAIN
 
 # A controller's host that loses power closes no connection, and its engines, who mostly listen, would
 # wait for it on connections that are none: seconds until the first question, between questions, and
 # unanswered ones until a connection is given up. A new one that is not answered at once is tried anew
-# (milliseconds); left alone, TCP would ask ever more rarely, a minute apart in the end.
+# (milliseconds); left alone, TCP would ask ever more rarely, a minute apart in the end. So it would with
+# what it sends and nobody takes: a connection is given up after so many milliseconds of that.
 SOCKET_OPTIONS = {
     "TCP_KEEPALIVE": 1,
     "TCP_KEEPALIVE_IDLE": 5,
     "TCP_KEEPALIVE_INTVL": 2,
     "TCP_KEEPALIVE_CNT": 5,
+    "TCP_MAXRT": 15000,
     "CONNECT_TIMEOUT": 2000,
 }
+# between starts of nannies that end at once
+LONGEST_DELAY_SECONDS = 60.0
+QUICK_SECONDS = 10.0
 
 
 def kept_heart(heart: Any, options: dict[int, int]) -> Any:
@@ -48,6 +57,46 @@ def kept_heart(heart: Any, options: dict[int, int]) -> Any:
     return KeptHeart
 
 
+def nursed_engine(engine: Any) -> Any:
+    """The class of an engine that never is without a nanny for long."""
+    import zmq
+
+    class NursedEngine(engine):
+        """An engine that starts its nanny anew."""
+
+        stopping = False
+        nanny_pipe: Any
+
+        async def complete_registration(self, *args: Any, **kwargs: Any) -> None:
+            await super().complete_registration(*args, **kwargs)
+            if self.enable_nanny:
+                threading.Thread(target=self.keep_nanny, name="KeepNanny", daemon=True).start()
+
+        def keep_nanny(self) -> None:
+            """Start the nanny anew that is lost: signals and all of the control channel come through it."""
+            begun, delay = time.monotonic(), 0.0
+            while True:
+                self.nanny_pipe.wait()
+                if self.stopping:
+                    return
+                delay = min(2 * delay + 1, LONGEST_DELAY_SECONDS) if time.monotonic() - begun < QUICK_SECONDS + delay else 0.0
+                self.log.warning("the nanny ended with status %s, and is started anew", self.nanny_pipe.returncode)
+                time.sleep(delay)
+                begun = time.monotonic()
+                with contextlib.suppress(OSError, RuntimeError, MemoryError):
+                    info = self.connection_info
+                    url, self.nanny_pipe = self.start_nanny(control_url=f"{info['interface']}:{info['control']}")
+                    self.kernel.control_stream.io_loop.add_callback(self.listen_to, url)
+
+        def listen_to(self, url: str) -> None:
+            """Take what comes over the control channel from another nanny; in the thread whose socket that is."""
+            with contextlib.suppress(zmq.ZMQError):
+                self.control_socket.disconnect(self.control_socket.LAST_ENDPOINT)
+            self.init_connector()[0](self.control_socket, url, curve_serverkey=self.curve_publickey)
+
+    return NursedEngine
+
+
 def slot_engine() -> Any:
     """The class of a slot's engine; made after the environment is set, which libraries read when they are imported."""
     import ipyfleet_hub as hub
@@ -58,10 +107,8 @@ def slot_engine() -> Any:
     options = {getattr(zmq, name): value for name, value in SOCKET_OPTIONS.items()}
     app.Heart = kept_heart(app.Heart, options)
 
-    class SlotEngine(app.IPEngine):
+    class SlotEngine(nursed_engine(app.IPEngine)):  # type: ignore[misc]
         """An engine that takes its slot's id or none."""
-
-        stopping = False
 
         @default("context")
         def _default_context(self) -> zmq.Context:
@@ -111,6 +158,7 @@ def main() -> None:
     if "cpus" in slot:
         ipyfleet_slot.bind(slot["cpus"])
     engine = slot_engine()
+    ipyfleet_steady.follow_no_clock()
     if "memory_max" in slot:
         engine = ipyfleet_slot.limited_engine(engine, ipyfleet_slot.Memory(slot["memory_max"]))
     # what user code imports is none of this folder's business
