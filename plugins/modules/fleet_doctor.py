@@ -156,7 +156,7 @@ def look(module: AnsibleModule) -> Dict[str, Any]:
     params = module.params
     paths: Dict[str, str] = params["paths"]
     found: Dict[str, Any] = {"begin": time.time(), "deployed": os.path.exists(os.path.join(paths["etc"], MARKER))}
-    found["disks"] = probe.disks([paths[name] for name in ("state", "root", "etc", "run")] + ["/tmp"])  # noqa: S108
+    found["disks"] = probe.disks([paths[name] for name in ("state", "root", "etc", "run")] + [paths["state"] + "/work", "/tmp"])  # noqa: S108
     found["memory"] = probe.memory()
     if not found["deployed"]:
         return {**found, "units": {}, "end": time.time()}
@@ -168,7 +168,7 @@ def look(module: AnsibleModule) -> Dict[str, Any]:
     if params["connection_file"]:
         found["connection"] = probe.connection(params["connection_file"])
     found["software"] = probe.packages(module, params["python"])
-    if params["database"]:
+    if params["database"] and "error" not in found["software"]:
         found["database"] = ask_database(params)
     return {**found, "end": time.time()}
 

@@ -33,6 +33,7 @@ class Judge:
     :param database: what is known of the fleet's database, as a report has it; None without.
     :param lab: likewise of JupyterLab.
     :param pins: versions of packages by host, as its lock has them.
+    :param days: that a certificate should be good for.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Judge:
         database: Mapping[str, Any] | None = None,
         lab: Mapping[str, Any] | None = None,
         pins: Mapping[str, Mapping[str, str]] | None = None,
+        days: int = CERTIFICATE_DAYS,
     ) -> None:
         self.fleet = fleet
         self.hosts = hosts
@@ -50,6 +52,7 @@ class Judge:
         self.database = database
         self.lab = lab
         self.pins = pins or {}
+        self.days = days
         self.controller = str(fleet["controller"])
         there = hosts.get(self.controller, {}).get("doctor", {})
         self.controller_away = bool(hosts.get(self.controller, {}).get("look", {}).get("unreachable"))
@@ -86,7 +89,8 @@ class Judge:
         yield from roots
         yield from doctor_hosts.software(self, host, doctor, look)
         yield from self._units(host, doctor["units"], bool(roots))
-        if "database" in doctor and "error" in doctor["database"]:
+        unnamed = any(each.cause == "name" for each in roots) and "translate host name" in doctor.get("database", {}).get("error", "")
+        if "error" in doctor.get("database", {}) and not unnamed:
             yield from doctor_hosts.database(self, host, str(doctor["database"]["error"]))
 
     def _units(self, host: str, units: Mapping[str, Seen], excused: bool) -> Iterator[Finding]:
@@ -138,7 +142,7 @@ class Judge:
             if slot["state"] in GOOD or self.listed.get("problem") or (host, number) in told or whole & doctor_hosts.EXPLAIN:
                 continue
             yield from self._missing(slot)
-        yield from doctor_hosts.services(self.database, self.lab, found, CERTIFICATE_DAYS)
+        yield from doctor_hosts.services(self.database, self.lab, found, self.days)
 
     def _missing(self, slot: Seen) -> Iterator[Finding]:
         """A slot that nothing else accounts for."""

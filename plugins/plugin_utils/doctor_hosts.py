@@ -104,8 +104,9 @@ def files(judge: Judge, host: str, seen: Seen, look: Seen) -> Iterator[Finding]:
             why = f"cannot be read: {mine['error']}" if "error" in mine else "is not as it was deployed"
             yield Finding(host, "connection", f"its connection file {wrong[0]} {why}", fix, None, treatment)
         return
+    # where other files are to change as well, that is why
     stale = [each["path"] for each in changes if each["what"] == "restart"]
-    if stale:
+    if stale and alone:
         names = listed([each.removesuffix(".service").rpartition(f"ipyfleet-{judge.fleet['name']}-")[2] or each for each in stale])
         what = f"its services {names} were started with other files than those that are there now"
         yield Finding(host, "connection", what, fix, None, treatment)
@@ -196,7 +197,7 @@ def _ahead(seconds: float) -> str:
 def database(judge: Judge, host: str, error: str) -> Iterator[Finding]:
     """Why a host of engines does not get into the database."""
     there = judge.fleet["postgresql"]["host"]
-    if judge.database and judge.database.get("running") is False:
+    if (judge.database and judge.database.get("running") is False) or judge.hosts.get(there, {}).get("look", {}).get("unreachable"):
         return
     said = explained(error)
     if "pg_hba.conf" in error:
@@ -225,6 +226,11 @@ def services(base: Seen | None, lab: Seen | None, found: Sequence[Finding], days
             if base["running"] is False and problem == "its server does not run":
                 fix = f"see `journalctl -u postgresql` on {base['host']}, and run `ipyfleet up --limit {base['host']}`"
                 yield Finding(base["host"], "database-down", "the database's server does not run", fix)
+            elif problem.startswith("its host is unreachable: "):
+                if not any(each.host == base["host"] and each.cause == "host-unreachable" for each in found):
+                    yield Finding(
+                        base["host"], "host-unreachable", *halves(problem.replace("its host is unreachable", "it is not reached"), "")
+                    )
             elif "backup" in problem or "drill" in problem:
                 yield Finding(base["host"], "backup", *halves(problem, "run `ipyfleet backup`, and `ipyfleet drill`"))
             else:

@@ -34,11 +34,17 @@ def report_of(fleet: Mapping[str, Any], hostvars: Mapping[str, Any], given: Mapp
     locks = Locks(fleet["secrets_dir"], builder())
     wanted = {key: pins(locks.known_text(key)) for key in {lock_key(each) for each in fleet["hosts"].values()}}
     by_host = {host: wanted[lock_key(fleet["hosts"][host])] for host in seen}
-    judge = doctor.Judge(fleet, seen, verified, known["database"], known["jupyterlab"], by_host)
+    judge = doctor.Judge(fleet, seen, verified, known["database"], known["jupyterlab"], by_host, certificate_days(fleet, hostvars))
     found = judge.findings()
     listed = [each.to_dict() for each in found]
     findings = doctor.compared(given["before"], listed) if given.get("before") else listed
     return known | {"findings": findings, "treatments": doctor.treatments(found), "ok": not found}
+
+
+def certificate_days(fleet: Mapping[str, Any], hostvars: Mapping[str, Any]) -> int:
+    """Days that the database's certificate should be good for: not more than those before its end in which it is renewed."""
+    there = hostvars[fleet["postgresql"]["host"]] if fleet["postgresql"] else {}
+    return min(doctor.CERTIFICATE_DAYS, int(there.get("fleet_ca_renew_before_days", doctor.CERTIFICATE_DAYS)))
 
 
 def seen_on(variables: Mapping[str, Any]) -> dict[str, Any]:
