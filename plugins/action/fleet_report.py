@@ -7,7 +7,15 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.ipyfleet.cluster.plugins.plugin_utils import backups, database_report, notebook_report, report, way
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils import (
+    backups,
+    database_report,
+    doctor,
+    doctor_report,
+    notebook_report,
+    report,
+    way,
+)
 
 
 class ActionModule(ActionBase):
@@ -15,7 +23,7 @@ class ActionModule(ActionBase):
 
     _requires_connection = False
     _supports_check_mode = True
-    _VALID_ARGS = frozenset(("kind", "fleet", "result", "cell"))
+    _VALID_ARGS = frozenset(("kind", "fleet", "result", "cell", "before"))
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Report what `kind` says."""
@@ -30,6 +38,9 @@ class ActionModule(ActionBase):
         if kind in backups.KINDS:
             known |= backups.report(kind, self._task.args["result"])
             return result | {"report": known, "msg": backups.text(known)}
+        if kind == "doctor":
+            known |= doctor_report.report_of(fleet, variables["hostvars"], self._task.args)
+            return result | {"report": known, "msg": doctor.text(known)}
         states = report.states_of(fleet, variables["hostvars"])
         if kind == "logs":
             known["logs"] = {host: said["logs"] for host, said in states.items() if "logs" in said}

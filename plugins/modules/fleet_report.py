@@ -17,23 +17,27 @@ options:
   kind:
     description:
       - V(inventory) is about what was understood, V(client) also about the way in from outside, V(verify)
-        and V(status) about engine slots, V(logs) about what services said, V(backups) and V(restored)
+        and V(status) about engine slots, V(doctor) about causes, V(logs) about what services said, V(backups) and V(restored)
         about the database.
     required: true
     type: str
-    choices: [inventory, client, verify, status, logs, backups, restored]
+    choices: [inventory, client, verify, status, doctor, logs, backups, restored]
   fleet:
     description: What C(ipyfleet.cluster.fleet_prepare) returned as C(fleet).
     required: true
     type: dict
   result:
     description:
-      - What C(ipyfleet.cluster.fleet_verify) returned; V(verify) and V(status) need it.
+      - What C(ipyfleet.cluster.fleet_verify) returned; V(verify), V(status) and V(doctor) need it.
       - Of V(backups) and V(restored), what the program on the database's host printed.
     type: dict
   cell:
-    description: What C(ipyfleet.cluster.fleet_cell) returned; V(verify) and V(status) take it, of a fleet with JupyterLab.
+    description: What C(ipyfleet.cluster.fleet_cell) returned; V(verify), V(status) and V(doctor) take it, of a fleet with JupyterLab.
     type: dict
+  before:
+    description: Findings of an earlier V(doctor); those that are no more are told as fixed.
+    type: list
+    elements: dict
 attributes:
   check_mode: {support: full, description: Changes nothing in either mode.}
 """
@@ -53,7 +57,7 @@ msg:
   returned: always
   type: str
 report:
-  description: The report as data - the fleet, and by kind its C(hosts), C(way), C(slots), C(logs), C(backups) or C(restored).
+  description: The report as data - the fleet, and by kind its C(hosts), C(way), C(slots), C(findings), C(logs), C(backups) or C(restored).
   returned: always
   type: dict
 """

@@ -8,6 +8,7 @@ first needed; the lock is kept beside the fleet's keys, so that a later run neve
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +25,14 @@ def lock_key(host: Mapping[str, Any]) -> str:
 def package_sets(fleet: Mapping[str, Any]) -> list[str]:
     """The different sets of extra packages that hosts of the fleet ask for, each as a lock's key."""
     return sorted({lock_key(each) for each in fleet["hosts"].values()})
+
+
+def pins(text: str) -> dict[str, str]:
+    """Versions by name, of packages that a lock has in one version for every machine that needs them."""
+    found: dict[str, set[str]] = {}
+    for name, version in re.findall(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", text, re.MULTILINE):
+        found.setdefault(re.sub(r"[._-]+", "-", name).lower(), set()).add(version)
+    return {name: next(iter(versions)) for name, versions in found.items() if len(versions) == 1}
 
 
 class Locks:
@@ -44,10 +53,15 @@ class Locks:
 
     def known_digest(self, key: str) -> str:
         """Digest of the lock that is kept for a set, whatever the Python version; empty when there is none."""
+        text = self.known_text(key)
+        return lock_digest(text) if text else ""
+
+    def known_text(self, key: str) -> str:
+        """The lock that is kept for a set, whatever the Python version; empty when there is none."""
         if not key:
-            return lock_digest(self.builder.lock.read_text())
+            return self.builder.lock.read_text()
         made = sorted(self.kept.glob(self.name(key, "*")))
-        return lock_digest(made[-1].read_text()) if made else ""
+        return made[-1].read_text() if made else ""
 
     def text(self, key: str, python: str) -> str:
         """The lock for a set, made now if there is none.

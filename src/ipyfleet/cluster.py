@@ -104,6 +104,15 @@ class Cluster:
         """Say how each slot's service does, and whether the controller lists its engine."""
         return self.run("status", limit=limit, takes_part=SERVICES)
 
+    def doctor(self, *, fix: bool = False, limit: str = "", check: bool = False) -> Result:
+        """Say why something is not as it should be, a cause in a line; see `Result.findings`.
+
+        :param fix: do what is safe about it: start and restart services, write connection files as they were
+            deployed, renew the database's certificate.
+        :param check: with `fix`, only say what would be done.
+        """
+        return self.run("doctor", limit=limit, check=check, variables={"doctor_fix": fix}, takes_part=SERVICES)
+
     def start(self, *, services: Services = (), limit: str = "", check: bool = False, verify: bool = True) -> Result:
         """Start the services that do not run, then run code on every engine.
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
+from ipyfleet.finding import Finding
 from ipyfleet.results import (
     Backup,
     Change,
@@ -213,6 +214,7 @@ class Collector:
             jupyterlab=jupyterlab_of(self.report.get("jupyterlab")),
             backups=tuple(backup_of(each) for each in self.report.get("backups", [])),
             restored=restored_of(self.report["restored"]) if "restored" in self.report else None,
+            findings=tuple(map(finding_of, self.report.get("findings", []))),
             data=self.report,
         )
 
@@ -225,6 +227,8 @@ class Collector:
     def _all_failures(self, rc: int, slots: tuple[Slot, ...], cancelled: bool) -> list[Failure]:
         # of a good run, what failed was rescued or ignored by its playbook
         failures = list(self.failures) if rc else []
+        if "findings" in self.report:
+            return [*_told(failures, self.report["findings"]), *self._nothing_found(rc, cancelled)]
         if self.report.get("problem"):
             controller = self.report["controller"]
             failures.append(Failure(f"the controller gave no answer: {self.report['problem']}", controller))
@@ -238,6 +242,11 @@ class Collector:
         if rc and not failures and not cancelled:
             failures += [Failure(text) for text in self.errors] or [Failure(f"ansible-playbook ended with exit code {rc}")]
         return failures
+
+    def _nothing_found(self, rc: int, cancelled: bool) -> list[Failure]:
+        if rc and not cancelled and self.report["ok"] and not self.failures:
+            return [Failure(text) for text in self.errors] or [Failure(f"ansible-playbook ended with exit code {rc}")]
+        return []
 
     def _status(self, rc: int, slots: tuple[Slot, ...], failures: list[Failure], cancelled: bool) -> Status:
         if cancelled:
@@ -336,6 +345,20 @@ def restored_of(restored: Mapping[str, Any]) -> Restored:
     """A database that was brought back, as a report has it."""
     same = {key: restored[key] for key in ("database", "backup", "rows", "tables", "replaced", "kept", "message")}
     return Restored(made=tuple(restored["roles"]), **same)
+
+
+def finding_of(finding: Mapping[str, Any]) -> Finding:
+    """A finding as a report has it."""
+    return Finding(**{each.name: finding[each.name] for each in fields(Finding)})
+
+
+def _told(failures: list[Failure], findings: list[Mapping[str, Any]]) -> list[Failure]:
+    """The findings as failures, and what else failed; that a host is unreachable, its finding says better."""
+    open_ = [each for each in findings if not each["fixed"]]
+    away = {each["host"] for each in open_ if each["cause"] == "host-unreachable"}
+    rest = [each for each in failures if not (each.host in away and each.message.startswith("unreachable: "))]
+    where = ["" if each["slot"] is None else f"slot {each['slot']}: " for each in open_]
+    return [*rest, *(Failure(f"{slot}{each['what']}; {each['fix']}", each["host"]) for slot, each in zip(where, open_, strict=True))]
 
 
 def fleet_of(fleet: Mapping[str, Any]) -> Fleet:

@@ -8,6 +8,7 @@ from html import escape
 from typing import Any, Literal
 
 from ipyfleet.errors import Cancelled, RunError
+from ipyfleet.finding import Finding
 
 Outcome = Literal["ok", "changed", "failed", "unreachable", "missing"]
 Status = Literal["ok", "partial", "refused", "failed", "cancelled"]
@@ -275,6 +276,7 @@ class Result:
     :param rc: exit code of ansible-playbook.
     :param backups: newest first; of verbs that are about them.
     :param restored: of the verb `restore`.
+    :param findings: of the verb `doctor`.
     """
 
     verb: str
@@ -294,6 +296,7 @@ class Result:
     jupyterlab: JupyterLab | None = None
     backups: tuple[Backup, ...] = ()
     restored: Restored | None = None
+    findings: tuple[Finding, ...] = ()
     data: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -334,6 +337,7 @@ class Result:
         lines += [f"  {self.database.message}"] if self.database else []
         lines += [f"  {self.jupyterlab.message}"] if self.jupyterlab and self.jupyterlab.ok else []
         lines += [f"  {guest.message}" for guest in self.guests]
+        lines += [f"  {finding}" for finding in self.findings if finding.fixed]
         lines += [f"  {failure}" for failure in self.failures]
         return "\n".join(lines)
 
@@ -343,7 +347,10 @@ class Result:
         text = f"{self.verb}{name}: {self.status} in {self.seconds:.1f} s"
         if self.slots:
             good = sum(slot.ok for slot in self.slots)
-            text += f", {good} of {len(self.slots)} engine slots {'answered' if self.verb != 'status' else 'registered'}"
+            text += f", {good} of {len(self.slots)} engine slots {'registered' if self.verb in ('status', 'doctor') else 'answered'}"
+        if self.verb == "doctor":
+            left, fixed = (sum(each.fixed is done for each in self.findings) for done in (False, True))
+            text += f", {left or 'no'} finding{'' if left == 1 else 's'}" + (f", {fixed} fixed" if fixed else "")
         changed = [host for host in self.hosts if host.changes or host.outcome == "changed"]
         if changed:
             text += f", {len(changed)} host{'s' if len(changed) > 1 else ''} {'would change' if self.check else 'changed'}"

@@ -43,6 +43,7 @@ def say_version(wanted: bool) -> None:
 app.command()(verbs.up)
 app.command()(verbs.verify)
 app.command("status")(verbs.simple("status", "Show how each slot's service does, and whether the controller lists its engine.", False))
+app.command()(verbs.doctor)
 app.command("validate")(verbs.simple("validate", "Check the fleet file and every host, and change nothing.", False))
 app.command("start")(verbs.simple("start", "Start the services that do not run.", True))
 app.command("stop")(verbs.simple("stop", "Stop the services until they are started again, or their host boots.", True))

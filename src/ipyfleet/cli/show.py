@@ -28,7 +28,7 @@ def as_text(console: Console, result: Result) -> None:
         print_diffs(console, result)
     changes(console, result)
     if result.slots:
-        console.print(slot_table(result.slots, result.verb == "status"))
+        console.print(slot_table(result.slots, result.verb in ("status", "doctor")))
     if result.database:
         console.print(result.database.message, markup=False)
     if result.jupyterlab and result.jupyterlab.ok:
@@ -39,6 +39,7 @@ def as_text(console: Console, result: Result) -> None:
         console.print(result.restored.message, markup=False)
     for warning in result.warnings:
         console.print(Text(f"warning: {warning}", "yellow"))
+    fixed(console, result)
     for failure in result.failures:
         console.print(Text(str(failure), "red"))
     for guest in result.guests:
@@ -47,6 +48,13 @@ def as_text(console: Console, result: Result) -> None:
         way = "straight" if result.client.way == "direct" else "through ssh"
         console.print(f"a client on this machine reached {len(result.client.answered)} engines {way}")
     console.print(Text(result.headline(), COLOURS[result.status]))
+
+
+def fixed(console: Console, result: Result) -> None:
+    """Print what a doctor has mended."""
+    for finding in result.findings:
+        if finding.fixed:
+            console.print(Text(str(finding), "green"))
 
 
 def changes(console: Console, result: Result) -> None:

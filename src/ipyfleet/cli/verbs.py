@@ -177,6 +177,26 @@ def logs(
     carry_out(context, cluster, "logs", call, json, verbose)
 
 
+def doctor(
+    context: typer.Context,
+    inventory: FleetOption = None,
+    limit: LimitOption = "",
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Do what is safe about it: services, connection files, the database's certificate.")
+    ] = False,
+    check: CheckOption = False,
+    json: JsonOption = False,
+    verbose: VerboseOption = 0,
+    extra_vars: ExtraOption = None,
+    ask_become_pass: SudoOption = False,
+    ask_pass: SshOption = False,
+    ask_vault_pass: VaultOption = False,
+) -> None:
+    """Say why something is not as it should be, and what to do about it."""
+    cluster = cluster_of(context, chosen(inventory), extra_vars, verbose, (ask_become_pass, ask_pass, ask_vault_pass))
+    carry_out(context, cluster, "doctor", lambda: cluster.doctor(fix=fix, limit=limit, check=check), json, verbose)
+
+
 def signal(
     context: typer.Context,
     name: Annotated[
