@@ -54,7 +54,7 @@ class Slot:
     :param id: its engine id.
     :param number: the slot's number on its host.
     :param state: ``ok`` when it ran code, ``listed`` when the controller lists it, else ``missing``,
-        ``silent`` or ``drifted``.
+        ``silent`` or ``drifted``; of `drain` ``drained``, ``busy``, or in check mode ``working``, when it would be waited for.
     :param reason: why it is short; empty when it is not.
     :param service: state of its service, where it was asked.
     :param ms: time of a round trip, in milliseconds.
@@ -74,7 +74,7 @@ class Slot:
     @property
     def ok(self) -> bool:
         """Whether it is as wanted, as far as was asked."""
-        return self.state in ("ok", "listed")
+        return self.state in ("ok", "listed", "drained", "working")
 
 
 @dataclass(frozen=True)
@@ -273,6 +273,7 @@ class Result:
     :param rc: exit code of ansible-playbook.
     :param backups: newest first; of verbs that are about them.
     :param restored: of the verb `restore`.
+    :param edited: what is changed in the fleet file, as a difference; of the verb `scale`.
     """
 
     verb: str
@@ -292,6 +293,7 @@ class Result:
     jupyterlab: JupyterLab | None = None
     backups: tuple[Backup, ...] = ()
     restored: Restored | None = None
+    edited: str = ""
     data: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -341,7 +343,7 @@ class Result:
         text = f"{self.verb}{name}: {self.status} in {self.seconds:.1f} s"
         if self.slots:
             good = sum(slot.ok for slot in self.slots)
-            text += f", {good} of {len(self.slots)} engine slots {'answered' if self.verb != 'status' else 'registered'}"
+            text += f", {good} of {len(self.slots)} engine slots {slots_word(self)}"
         changed = [host for host in self.hosts if host.changes or host.outcome == "changed"]
         if changed:
             text += f", {len(changed)} host{'s' if len(changed) > 1 else ''} {'would change' if self.check else 'changed'}"
@@ -362,6 +364,14 @@ class Result:
         if self.failures:
             parts.append("<ul>" + "".join(f"<li>{escape(str(failure))}</li>" for failure in self.failures) + "</ul>")
         return "".join(parts)
+
+
+def slots_word(result: Result) -> str:
+    """What good slots have done, or would."""
+    if result.verb == "status":
+        return "registered"
+    drained = any(slot.state in ("drained", "busy", "working") for slot in result.slots)
+    return ("would be drained" if result.check else "drained") if drained else "answered"
 
 
 def html_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
