@@ -29,6 +29,7 @@ class Edit:
     :param before: numbers of slots by host, as the file has them.
     :param after: as it will have them.
     :param groups: hosts by group, as the file will have them.
+    :param meant: hosts that were named.
     """
 
     path: Path
@@ -37,6 +38,7 @@ class Edit:
     before: dict[str, Slots]
     after: dict[str, Slots]
     groups: dict[str, tuple[str, ...]]
+    meant: tuple[str, ...]
 
     @property
     def diff(self) -> str:
@@ -79,7 +81,7 @@ def edit(path: Path, wanted: Mapping[str, Slots]) -> Edit:
         raise InputError(
             [f"{path.name}: expected engines as plain hosts and numbers, got something that cannot be edited; edit it by hand"]
         )
-    return Edit(path, old, text, before, after, new_groups)
+    return Edit(path, old, text, before, after, new_groups, tuple(targets))
 
 
 def read(path: Path, text: str) -> tuple[dict[str, Slots], dict[str, tuple[str, ...]]]:

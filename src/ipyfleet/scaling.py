@@ -70,7 +70,8 @@ class Scaling:
         """All steps; returns the last one's result, or that of the one that failed."""
         if not self.edit.diff:
             # a run before this one may have been cut off behind the edit
-            return self.run("verify") if self.how.check else self.run("site", takes_part=())
+            meant = ":".join(host for host in self.edit.meant if host in self.edit.after)
+            return self.run("site", limit=meant, check=self.how.check) if meant else self.run("verify")
         with self.candidate() as candidate:
             if self.how.check:
                 return self.checked(candidate)
