@@ -24,13 +24,17 @@ class ActionModule(HostAction):
     The task is delegated to the controller's host, which need not be within the run's limit.
     """
 
-    _VALID_ARGS = frozenset(("fleet", "timeout", "state"))
+    _VALID_ARGS = frozenset(("fleet", "timeout", "state", "surplus"))
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Drain the slots of `fleet` that the run is about, or open them."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         fleet, timeout = self._task.args["fleet"], float(self._task.args["timeout"])
         slots = slots_of(fleet)
+        if self._task.args.get("surplus"):
+            slots = [{"host": host, **slot} for host, over in fleet["surplus"].items() if host in fleet["asked"] for slot in over]
+            if not slots or fleet["launcher"] in STARTERS:
+                return result | {"slots": [], "services": {}, "short": 0, "msg": "no slot goes"}
         if wrong := self.refusal(fleet, slots):
             return result | {"failed": True, "msg": wrong}
         try:

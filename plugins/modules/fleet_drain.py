@@ -31,6 +31,11 @@ options:
     type: str
     choices: [drained, open]
     default: drained
+  surplus:
+    description:
+      - Whether the slots are meant that hosts had when they were last deployed and shall have no more, instead of those of O(fleet).
+    type: bool
+    default: false
 attributes:
   check_mode: {support: full, description: Says what would be waited for.}
   diff_mode: {support: none, description: There is nothing to show.}

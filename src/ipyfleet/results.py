@@ -370,8 +370,10 @@ def slots_word(result: Result) -> str:
     """What good slots have done, or would."""
     if result.verb == "status":
         return "registered"
-    drained = any(slot.state in ("drained", "busy", "working") for slot in result.slots)
-    return ("would be drained" if result.check else "drained") if drained else "answered"
+    states = {slot.state for slot in result.slots}
+    if "busy" in states:
+        return "had nothing to do"
+    return ("would be drained" if result.check else "drained") if states & {"drained", "working"} else "answered"
 
 
 def html_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

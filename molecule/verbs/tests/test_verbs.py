@@ -19,6 +19,8 @@ SOURCES = (INVENTORY / "00_hosts.yml", INVENTORY / "lab.fleet.yml")
 FILE = SOURCES[1]
 GIVEN = [word for source in SOURCES for word in ("-i", str(source))]
 HOSTS = ("node1", "node2", "node3")
+# slot 1 of node1
+SECOND = "node1 ipyfleet-lab-engine@1.service"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -233,12 +235,20 @@ def test_a_host_that_is_not_there_does_not_come(untouched: Callable[..., None]) 
     untouched()
 
 
-def test_ops_edit_the_file_and_run_site(untouched: Callable[..., None]) -> None:
+def test_ops_edit_the_file_and_run_a_playbook(client: Any, untouched: Callable[..., None]) -> None:
     before = FILE.read_text()
+    number = next(number for name, number in where(client).items() if name == f"node1 {main_pids()[SECOND].split()[0]}")
+    busy = client[number].apply_async(nap, 20)
     FILE.write_text(before.replace("node1: 2", "node1: 1"))
-    assert play("--limit=node1", sources=SOURCES).returncode == 0
+    late = play("--limit=node1", "-e", "drain_timeout=1", playbook="playbooks/scale.yml", sources=SOURCES)
+    assert late.returncode != 0
+    assert f"node1/1 (id {number}): still busy after 1 s: 1 message of direct views" in late.stdout
+    assert slots("node1") == [0, 1]
+    done = play("--limit=node1", playbook="playbooks/scale.yml", sources=SOURCES)
+    assert done.returncode == 0, done.stdout
+    assert busy.get(timeout=5).startswith("node1 ")
     assert slots("node1") == [0]
-    untouched("node1 ipyfleet-lab-engine@1")
+    untouched(SECOND)
     FILE.write_text(before)
     assert play("--limit=node1", sources=SOURCES).returncode == 0
     assert slots("node1") == [0, 1]
