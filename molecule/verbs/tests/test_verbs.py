@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from fleet import ETC, INVENTORY, NAME, command, eventually, main_pids, play, shell
+from ipyparallel.error import RemoteError
 
 from ipyfleet import Cluster, Result
 
@@ -143,12 +144,12 @@ def test_a_drained_slot_gets_nothing_new_and_is_stopped_when_it_is_done(
     cluster: Cluster, client: Any, untouched: Callable[..., None]
 ) -> None:
     numbers = where(client)
-    busy = client[1].apply_async(nap, 12)
+    busy = client[1].apply_async(nap, 22)
     time.sleep(0.5)
     results: list[Result] = []
     thread = threading.Thread(target=lambda: results.append(cluster.drain(services=["node1/1"], timeout=60)))
     thread.start()
-    time.sleep(7)
+    time.sleep(12)
     during = Counter(numbers[name] for name in client.load_balanced_view().map_async(nap, [0.05] * 40).get(timeout=30))
     thread.join(90)
     assert results[0].ok, said(results[0])
@@ -296,13 +297,15 @@ def test_an_upgrade_stops_at_the_first_host_that_fails_and_goes_on(cluster: Clus
 def test_a_busy_engine_is_waited_for_before_its_host_s_turn(cluster: Cluster, client: Any) -> None:
     FILE.write_text(FILE.read_text().replace(f"[{PACKAGE}]", "[]"))
     number = cluster.status(limit="node3").slots[0].id
-    busy = client[number].apply_async(nap, 60)
+    busy = client[number].apply_async(nap, 600)
     time.sleep(0.5)
     late = cluster.upgrade(batch=2, timeout=3)
     assert not late.ok
     assert "the upgrade stopped at" in said(late)
     assert hosts_with_package() == ["node3"]
-    assert busy.get(timeout=90).startswith("node3 ")
+    cluster.signal("INT", services=[number])
+    with pytest.raises(RemoteError, match="KeyboardInterrupt"):
+        busy.get(timeout=20)
     result = cluster.upgrade(batch=3)
     assert result.ok, said(result)
     assert hosts_with_package() == []
