@@ -56,7 +56,8 @@ class Draining:
         self.client = client
         self.ids = ids
         self.closed: List[int] = []
-        self.asked: Dict[int, Any] = {}
+        # by engine, what it was asked, and when for the last time
+        self.asked: Dict[int, List[Any]] = {number: [] for number in ids}
         self.asked_at: Dict[int, float] = {}
         self.loads: Dict[int, Dict[str, int]] = {}
         self.renewed = 0.0
@@ -108,25 +109,22 @@ class Draining:
     def judge(self, each: Dict[str, Any]) -> Dict[str, Any]:
         """An engine with its state; a question of ours that it has is no work."""
         number = each["id"]
-        asked = self.asked.get(number)
-        if asked is not None and not asked.ready() and not each["queue"] and time.monotonic() - self.asked_at[number] > ANSWER_SECONDS:
-            # the controller, which is new, does not know of it: it is lost
-            asked = None
-        ours = 1 if asked is not None and not asked.ready() else 0
-        each["queue"] = max(0, each["queue"] - ours)
+        waiting = [asked for asked in self.asked[number] if not asked.ready()]
+        answered = [asked for asked in self.asked[number] if asked.ready() and self.said(asked)]
+        each["queue"] = max(0, each["queue"] - len(waiting))
         if each["queue"] + each["tasks"]:
-            if not ours:
-                self.asked.pop(number, None)
+            self.asked[number] = waiting
             return {**each, "state": "busy"}
-        if asked is None:
+        self.asked[number] = [*waiting, *answered]
+        if answered:
+            return {**each, "state": "idle"}
+        # again, as a message can be lost with a controller that is killed; ever more seldom
+        if not waiting or time.monotonic() - self.asked_at[number] > ANSWER_SECONDS * len(waiting):
             # it may be gone by now
             with contextlib.suppress(Exception):
-                self.asked[number] = self.client[number].apply_async(eval, QUESTION)
                 self.asked_at[number] = time.monotonic()
-        answered = asked is not None and not ours and self.said(asked)
-        if asked is not None and not ours and not answered:
-            del self.asked[number]
-        return {**each, "state": "idle" if answered else "silent"}
+                self.asked[number].append(self.client[number].apply_async(eval, QUESTION))
+        return {**each, "state": "silent"}
 
     def said(self, asked: Any) -> bool:
         """Whether an engine answered, rather than died."""
