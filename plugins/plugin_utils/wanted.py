@@ -150,7 +150,16 @@ def describe(
     }
     fleet["jupyterlab"] = notebook.describe(groups, variables, fleet, plan)
     set_slots(fleet, counts, kept)
+    fleet["surplus"] = surplus(counts, kept)
     return fleet
+
+
+def surplus(counts: Mapping[str, int], kept: Mapping[str, Sequence[int]]) -> dict[str, list[dict[str, int]]]:
+    """Slots that hosts had and shall have no more."""
+    over = {
+        host: [{"number": number, "id": each} for number, each in enumerate(kept.get(host, ()))][count:] for host, count in counts.items()
+    }
+    return {host: slots for host, slots in over.items() if slots}
 
 
 def auto_rule(variables: Variables, defaults: Variables) -> dict[str, int] | None:

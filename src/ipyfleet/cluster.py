@@ -16,6 +16,7 @@ from ipyfleet import content, runner
 from ipyfleet.access import CONNECTION, Access, read_access
 from ipyfleet.client import CLIENT_SECONDS, ask_engines, find_way, new_client
 from ipyfleet.connect import Connection, Wish, open_connection
+from ipyfleet.day_two import DayTwo
 from ipyfleet.errors import Cancelled, ClientError, InputError
 from ipyfleet.results import ClientCheck, Failure, Result
 from ipyfleet.tunnel import Tunnel
@@ -33,7 +34,7 @@ ASKING = {
 }
 
 
-class Cluster:
+class Cluster(DayTwo):
     """One fleet: ``Cluster("lab.fleet.yml").up()``.
 
     :param fleet: a fleet file, or another inventory; several, if more sources supply hosts or variables.
@@ -232,11 +233,13 @@ class Cluster:
         diff: bool = False,
         variables: Mapping[str, Any] | None = None,
         takes_part: tuple[str, ...] = (),
+        inventory: Sequence[str] = (),
     ) -> Result:
         """Run a playbook on the fleet: one of ours by its name, or any other by its path.
 
         :param verb: what the result calls it; the playbook's name when empty.
         :param takes_part: roles whose hosts must be heard of for the result to be good.
+        :param inventory: other sources than the fleet's.
         :raises InputError: when the inventory or a variable is wrong; no host was touched.
         """
         return self._run(
@@ -248,6 +251,7 @@ class Cluster:
             diff=diff,
             variables=variables,
             takes_part=takes_part,
+            inventory=inventory,
         )
 
     def _run(
@@ -261,6 +265,7 @@ class Cluster:
         diff: bool = False,
         variables: Mapping[str, Any] | None = None,
         takes_part: tuple[str, ...] = (),
+        inventory: Sequence[str] = (),
     ) -> Result:
         path = Path(playbook).expanduser()
         known = path.suffix not in (".yml", ".yaml")
@@ -274,7 +279,7 @@ class Cluster:
         request = runner.Request(
             verb=verb or path.stem,
             playbook=content.playbook(str(playbook)) if known else path.absolute(),
-            inventory=self.sources,
+            inventory=list(inventory) or self.sources,
             variables={**self.variables, **(variables or {})},
             arguments=arguments,
             passwords={prompt: secret for (_, prompt), secret in prompts.items()},

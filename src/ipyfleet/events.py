@@ -149,6 +149,8 @@ class Collector:
             ]
         if action == "fleet_host" and result.get("kept"):
             self.warnings.append(f"{host}: kept, because there is something in it: {', '.join(result['kept'])}")
+        if action == "fleet_drain" and "slots" in result:
+            self.report = {"slots": [slot for slot in result["slots"] if self.verb == "drain" or slot["state"] == "busy"]}
         if action == "fleet_report" and "report" in result:
             self.report = dict(result["report"])
             self.warnings += [str(each) for each in result.get("warnings", [])]
@@ -255,7 +257,9 @@ class Collector:
             return "refused"
         if rc == 0 and not failures:
             return "ok"
-        return "partial" if any(slot.ok for slot in slots) else "failed"
+        # none of the slots was stopped when one is busy
+        busy = any(slot.state == "busy" for slot in slots)
+        return "partial" if any(slot.ok for slot in slots) and not busy else "failed"
 
 
 def refusal(action: str, result: Mapping[str, Any]) -> list[str]:

@@ -55,7 +55,7 @@ class Slot:
     :param id: its engine id.
     :param number: the slot's number on its host.
     :param state: ``ok`` when it ran code, ``listed`` when the controller lists it, else ``missing``,
-        ``silent`` or ``drifted``.
+        ``silent`` or ``drifted``; of `drain` ``drained``, ``busy``, or in check mode ``working``, when it would be waited for.
     :param reason: why it is short; empty when it is not.
     :param service: state of its service, where it was asked.
     :param ms: time of a round trip, in milliseconds.
@@ -77,7 +77,7 @@ class Slot:
     @property
     def ok(self) -> bool:
         """Whether it is as wanted, as far as was asked."""
-        return self.state in ("ok", "listed")
+        return self.state in ("ok", "listed", "drained", "working")
 
 
 @dataclass(frozen=True)
@@ -277,6 +277,7 @@ class Result:
     :param backups: newest first; of verbs that are about them.
     :param restored: of the verb `restore`.
     :param findings: of the verb `doctor`.
+    :param edited: what is changed in the fleet file, as a difference; of the verb `scale`.
     """
 
     verb: str
@@ -297,6 +298,7 @@ class Result:
     backups: tuple[Backup, ...] = ()
     restored: Restored | None = None
     findings: tuple[Finding, ...] = ()
+    edited: str = ""
     data: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -347,7 +349,7 @@ class Result:
         text = f"{self.verb}{name}: {self.status} in {self.seconds:.1f} s"
         if self.slots:
             good = sum(slot.ok for slot in self.slots)
-            text += f", {good} of {len(self.slots)} engine slots {'registered' if self.verb in ('status', 'doctor') else 'answered'}"
+            text += f", {good} of {len(self.slots)} engine slots {slots_word(self)}"
         if self.verb == "doctor":
             left, fixed = (sum(each.fixed is done for each in self.findings) for done in (False, True))
             text += f", {left or 'no'} finding{'' if left == 1 else 's'}" + (f", {fixed} fixed" if fixed else "")
@@ -371,6 +373,16 @@ class Result:
         if self.failures:
             parts.append("<ul>" + "".join(f"<li>{escape(str(failure))}</li>" for failure in self.failures) + "</ul>")
         return "".join(parts)
+
+
+def slots_word(result: Result) -> str:
+    """What good slots have done, or would."""
+    if result.verb in ("status", "doctor"):
+        return "registered"
+    states = {slot.state for slot in result.slots}
+    if "busy" in states:
+        return "had nothing to do"
+    return ("would be drained" if result.check else "drained") if states & {"drained", "working"} else "answered"
 
 
 def html_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -32,4 +32,6 @@ def fleet_files(incomplete: str) -> list[str]:
     """Fleet files of this folder whose names begin so."""
     folder, _, start = incomplete.rpartition(os.sep)
     found = [path for path in Path(folder or ".").glob("*") if path.name.startswith(start) and path.name.endswith(SUFFIXES)]
+    # a hidden one is about to take the place of another
+    found = [path for path in found if start or not path.name.startswith(".")]
     return sorted(os.path.join(folder, path.name) for path in found if path.is_file())

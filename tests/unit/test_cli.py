@@ -54,7 +54,7 @@ def typed(home: Path, *words: str, fleet: str = LOCAL) -> subprocess.CompletedPr
 
 VERBS = (
     "up", "verify", "status", "validate", "start", "stop", "restart", "logs", "teardown", "run", "inventory", "ssh", "exec",
-    "backup", "backups", "drill", "restore", "connect", "signal",
+    "backup", "backups", "drill", "restore", "connect", "signal", "drain", "scale", "upgrade",
 )  # fmt: skip
 
 

@@ -40,7 +40,7 @@ def collector(*events: dict[str, Any], takes_part: tuple[str, ...] = ()) -> Coll
 
 
 def slot(number: int, host: str, state: str, **more: Any) -> dict[str, Any]:
-    return {"id": number, "host": host, "number": 0, "state": state, "reason": "" if state == "ok" else "its service is dead", **more}
+    return {"id": number, "host": host, "number": 0, "state": state, "reason": "" if state == "ok" else "its service is dead"} | more
 
 
 def report(*slots: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -208,3 +208,30 @@ def test_a_result_says_how_the_database_does_wherever_it_is_shown() -> None:
     for shown in (str(result), result._repr_html_(), console.export_text()):
         assert words in shown
         assert "n2 slot 0: connection refused" in shown
+
+
+def drained(verb: str, *slots: dict[str, Any], rc: int = 0) -> Any:
+    found = Collector(verb)
+    found.read(event("playbook_on_task_start", "ipyfleet.cluster.fleet_prepare"))
+    found.read(event("runner_on_ok", "ipyfleet.cluster.fleet_prepare", "head", {"fleet": FLEET}))
+    found.read(event("runner_on_ok", "ipyfleet.cluster.fleet_drain", "head", {"slots": list(slots), "short": 1}))
+    if rc:
+        found.read(event("runner_on_failed", "ansible.builtin.fail", "n1", {"msg": "n2/0 ..."}, task="ipp_node : Name what is short"))
+    return found.result(rc, 1.0, False)
+
+
+def test_drained_slots_are_told() -> None:
+    result = drained("drain", slot(0, "n1", "drained", reason=""), slot(1, "n2", "drained", reason=""))
+    assert (result.status, result.headline()) == ("ok", "drain lab: ok in 1.0 s, 2 of 2 engine slots drained")
+
+
+def test_a_drain_that_takes_too_long_has_failed_as_nothing_was_stopped() -> None:
+    result = drained("drain", slot(0, "n1", "drained", reason=""), slot(1, "n2", "busy", reason="still busy after 2 s: 1 message"), rc=2)
+    assert (result.status, result.exit_code) == ("failed", 1)
+    assert [str(failure) for failure in result.failures] == ["n2: slot 0 (id 1): still busy after 2 s: 1 message"]
+    assert result.headline() == "drain lab: failed in 1.0 s, 1 of 2 engine slots had nothing to do"
+
+
+def test_another_verb_tells_of_drained_slots_when_one_is_busy() -> None:
+    assert drained("upgrade", slot(0, "n1", "drained", reason="")).slots == ()
+    assert [each.id for each in drained("upgrade", slot(0, "n1", "drained"), slot(1, "n2", "busy"), rc=2).slots] == [1]

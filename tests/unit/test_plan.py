@@ -20,6 +20,11 @@ DEFAULTS = {
 # -- slots
 
 
+def test_slots_that_go_are_those_with_the_highest_numbers() -> None:
+    kept = {"a": [0, 5, 7], "b": [1], "left": [2]}
+    assert wanted.surplus({"a": 1, "b": 2, "new": 3}, kept) == {"a": [{"number": 1, "id": 5}, {"number": 2, "id": 7}]}
+
+
 def test_ids_are_given_in_the_order_of_hosts() -> None:
     assert allocate({"a": 2, "b": 1}, {}) == {"a": [0, 1], "b": [2]}
 

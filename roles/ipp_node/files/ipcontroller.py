@@ -12,6 +12,8 @@ engine that was told its id by a hub that did not live to hear its heart.
 
 An engine that asks for no id is a guest: somebody has started it by hand. ipyparallel would give it the
 next id, which a slot may ask for later. Here guests have ids of their own, beyond those of all slots.
+
+An engine can be closed: it gets no more load-balanced tasks until it is open again; see ipyfleet_scheduler.py.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import ipyfleet_steady
+from ipyfleet_scheduler import CLOSED, HERE, FleetScheduler
 from ipyparallel.controller import app, hub
 
 # more than a host that is cut off has engines
@@ -43,6 +46,25 @@ class FleetHub(hub.Hub):
         self.silent: dict[int, str] = {}
         # hearts of engines that are on the restored list, and were not heard since
         self.unheard: set[bytes] = set()
+        # where the scheduler of load-balanced tasks is; none where it is not ours
+        self.scheduler: bytes | None = None
+        self.query_handlers |= {HERE: self.meet_scheduler, "fleet_close_request": self.close_engines}
+
+    # -- engines that are closed
+
+    def meet_scheduler(self, idents: list[bytes], _msg: dict[str, Any]) -> None:
+        """Note where the scheduler is."""
+        self.scheduler = idents[0]
+
+    def close_engines(self, idents: list[bytes], msg: dict[str, Any]) -> None:
+        """Pass on which engines shall get no load-balanced task, and for how many seconds; 0 opens one."""
+        wanted = {int(number): float(seconds) for number, seconds in msg["content"]["engines"].items()}
+        known = {number: seconds for number, seconds in wanted.items() if number in self.engines}
+        if self.scheduler:
+            engines = {self.engines[number].uuid: seconds for number, seconds in known.items()}
+            self.session.send(self.query, CLOSED, content={"engines": engines}, ident=self.scheduler)
+        content = {"status": "ok", "closed": sorted(known) if self.scheduler else []}
+        self.session.send(self.query, "fleet_close_reply", content=content, ident=idents, parent=msg)
 
     def _save_engine_state(self) -> None:
         if not self.engine_state_file or self._loading:
@@ -162,4 +184,5 @@ if __name__ == "__main__":
     ipyfleet_steady.tasks_follow_no_clock()
     ipyfleet_steady.hand_identities_over()
     app.Hub = FleetHub
+    app.TaskScheduler = FleetScheduler
     app.main()

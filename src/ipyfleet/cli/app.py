@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ipyfleet.cli import connect, database, hosts, importing, init, lab, verbs
+from ipyfleet.cli import connect, database, day_two, hosts, importing, init, lab, verbs
 from ipyfleet.cli.state import State
 from ipyfleet.errors import InputError, IpyfleetError, RunError
 
@@ -49,6 +49,9 @@ app.command("start")(verbs.simple("start", "Start the services that do not run."
 app.command("stop")(verbs.simple("stop", "Stop the services until they are started again, or their host boots.", True))
 app.command("restart")(verbs.simple("restart", "Restart the services; engines lose their memory.", True))
 app.command()(verbs.signal)
+app.command()(day_two.drain)
+app.command()(day_two.scale)
+app.command()(day_two.upgrade)
 app.command()(connect.connect)
 app.command()(verbs.logs)
 app.command()(verbs.teardown)

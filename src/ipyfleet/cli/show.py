@@ -26,6 +26,8 @@ def as_text(console: Console, result: Result) -> None:
     """Print a result: its outcome last, where it is seen."""
     if any(change.diff for host in result.hosts for change in host.changes):
         print_diffs(console, result)
+    for line in result.edited.splitlines():
+        console.print(Text(line, {"+": "green", "-": "red", "@": "cyan"}.get(line[:1], "")))
     changes(console, result)
     if result.slots:
         console.print(slot_table(result.slots, result.verb in ("status", "doctor")))

@@ -1,0 +1,1 @@
+../../../../../../../roles/ipp_node/files/ipyfleet_scheduler.py
