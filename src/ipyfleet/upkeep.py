@@ -1,0 +1,54 @@
+"""Verbs of the second day: what `Cluster` does for people who look after a fleet."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ipyfleet.errors import RunError
+from ipyfleet.follow import Following, Source, Wanted
+from ipyfleet.results import Result
+
+SERVICES = ("ipp_controller", "ipp_engine", "jupyterlab")
+
+
+class Upkeep:
+    """A part of `Cluster`."""
+
+    _prompts: Mapping[tuple[str, str], str | None]
+
+    def run(
+        self,
+        playbook: str | os.PathLike[str],
+        *,
+        verb: str = "",
+        limit: str = "",
+        check: bool = False,
+        diff: bool = False,
+        variables: Mapping[str, Any] | None = None,
+        takes_part: tuple[str, ...] = (),
+    ) -> Result:
+        """Run a playbook, as `Cluster` does it."""
+        raise NotImplementedError
+
+    def follow(self, *, lines: int = 20, since: str = "", services: Sequence[str | int] = (), limit: str = "") -> Following:
+        """Follow what the services say, of all hosts in one stream, until it is closed.
+
+        :param lines: at most so many of before: of each host, in scope ``user`` of each service.
+        :param since: from when on, in the words of journalctl; of no effect in scope ``user``.
+        :param services: as for `start`.
+        :raises RunError: when no host answers.
+        """
+        words = [str(each) for each in ([services] if isinstance(services, str) else services)]
+        variables = {"logs_lines": 1, "chosen_services": words}
+        found = self.run("logs", limit=limit, variables=variables, takes_part=SERVICES)
+        known = found.data.get("logs", {})
+        reach = {str(each["name"]): each["reach"] for each in found.data.get("hosts", [])}
+        sources = [Source(host, reach[host], tuple(units)) for host, units in known.items() if units]
+        if found.fleet is None or not sources:
+            raise RunError(found)
+        password = next((value for (option, _), value in self._prompts.items() if option == "--ask-become-pass"), None)
+        following = Following(Wanted(found.fleet.name, found.fleet.scope, lines, since, password or ""), sources)
+        following.failures.update({each.host: each.message for each in found.failures if each.host})
+        return following
