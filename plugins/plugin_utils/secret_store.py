@@ -39,7 +39,7 @@ LOGINS = "ssh.json"
 _PASSWORD_BYTES = 24
 # stands in addresses and headers as it is
 TOKEN_FORM = re.compile(r"[A-Za-z0-9_-]{32,}")
-_Z85 = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
+Z85 = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
 _B85 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&()*+-;<=>?@^_`{|}~"
 
 
@@ -86,7 +86,7 @@ def new_secrets() -> FleetSecrets:
 
 def z85(data: bytes) -> str:
     """Encode as ZeroMQ's RFC 32 does: base 85 with its own alphabet."""
-    return base64.b85encode(data).decode().translate(str.maketrans(_B85, _Z85))
+    return base64.b85encode(data).decode().translate(str.maketrans(_B85, Z85))
 
 
 def write_private(path: Path, text: str) -> None:

@@ -273,6 +273,7 @@ class Result:
     :param rc: exit code of ansible-playbook.
     :param backups: newest first; of verbs that are about them.
     :param restored: of the verb `restore`.
+    :param path: the file that was written, of the verb `bundle`; empty in check mode, and of other verbs.
     """
 
     verb: str
@@ -292,6 +293,7 @@ class Result:
     jupyterlab: JupyterLab | None = None
     backups: tuple[Backup, ...] = ()
     restored: Restored | None = None
+    path: str = ""
     data: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property

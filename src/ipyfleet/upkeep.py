@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-from ipyfleet.errors import RunError
+from ipyfleet.errors import InputError, RunError
 from ipyfleet.follow import Following, Source, Wanted
 from ipyfleet.results import Result
 
@@ -52,3 +55,17 @@ class Upkeep:
         following = Following(Wanted(found.fleet.name, found.fleet.scope, lines, since, password or ""), sources)
         following.failures.update({each.host: each.message for each in found.failures if each.host})
         return following
+
+    def bundle(self, path: str | os.PathLike[str] = "", *, lines: int = 500, limit: str = "", check: bool = False) -> Result:
+        """Write an archive for a bug report, without secrets; see `Result.path`.
+
+        :param path: the archive, for nobody else to read; in the current folder, and named after the fleet and the time, when empty.
+        :param lines: at most so many of each service's log.
+        :raises InputError: when it cannot be written there.
+        """
+        dest = Path(path or f"ipyfleet-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.tar.gz").expanduser().absolute()
+        if not dest.parent.is_dir() or dest.is_dir():
+            raise InputError([f"{dest}: expected a file in a folder that is there, got another path"])
+        variables = {"bundle_file": str(dest), "bundle_lines": lines}
+        result = self.run("bundle", limit=limit, check=check, variables=variables)
+        return replace(result, path=str(dest)) if result.ok and not check else result

@@ -54,7 +54,7 @@ def typed(home: Path, *words: str, fleet: str = LOCAL) -> subprocess.CompletedPr
 
 VERBS = (
     "up", "verify", "status", "validate", "start", "stop", "restart", "logs", "teardown", "run", "inventory", "ssh", "exec",
-    "backup", "backups", "drill", "restore", "connect", "signal",
+    "backup", "backups", "drill", "restore", "connect", "signal", "bundle",
 )  # fmt: skip
 
 
@@ -99,6 +99,7 @@ def version() -> str:
         (["restart", "--slot", "localhost/9"], LOCAL, "ipyfleet: chosen_services: expected controller, jupyterlab, a slot such as HOST/0"),
         (["signal", "INTT"], LOCAL, "ipyfleet: signal_name: expected one of HUP, INT, QUIT, KILL, USR1, USR2, TERM, got INTT"),
         (["signal"], LOCAL, "Missing argument 'SIGNAL'"),
+        (["bundle", "-o", "none/here.tar.gz"], LOCAL, "none/here.tar.gz: expected a file in a folder that is there, got another path"),
         (["logs", "--lines", "0"], LOCAL, "Input should be greater than or equal to 1"),
     ],
 )

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ipyfleet.cli import connect, database, hosts, importing, init, lab, verbs
+from ipyfleet.cli import connect, database, hosts, importing, init, lab, upkeep, verbs
 from ipyfleet.cli.state import State
 from ipyfleet.errors import InputError, IpyfleetError, RunError
 
@@ -50,6 +50,7 @@ app.command("restart")(verbs.simple("restart", "Restart the services; engines lo
 app.command()(verbs.signal)
 app.command()(connect.connect)
 app.command()(verbs.logs)
+app.command()(upkeep.bundle)
 app.command()(verbs.teardown)
 app.command()(verbs.run)
 app.command("backup")(database.simple("backup", "Back up the fleet's databases now, as the timer on their host does by itself."))

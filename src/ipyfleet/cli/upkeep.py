@@ -2,39 +2,48 @@
 
 from __future__ import annotations
 
-import json as json_format
-from collections.abc import Callable
-from dataclasses import asdict
-from typing import Any, NoReturn
+from typing import Annotated
 
 import typer
 
-from ipyfleet.cli.state import State
-from ipyfleet.follow import Following
+from ipyfleet.cli import verbs
+from ipyfleet.cli.state import (
+    CheckOption,
+    ExtraOption,
+    FleetOption,
+    JsonOption,
+    LimitOption,
+    SshOption,
+    SudoOption,
+    VaultOption,
+    VerboseOption,
+    state_of,
+)
+from ipyfleet.results import Result
+from ipyfleet.sources import chosen
 
 
-def print_stream(state: State, call: Callable[..., Following], json: bool, **arguments: Any) -> NoReturn:
-    """Print lines as they come, until Ctrl-C, which is a good end.
+def bundle(
+    context: typer.Context,
+    output: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="The archive, for nobody else to read.")] = "",
+    inventory: FleetOption = None,
+    limit: LimitOption = "",
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="At most so many of each service's log.")] = 500,
+    check: CheckOption = False,
+    json: JsonOption = False,
+    verbose: VerboseOption = 0,
+    extra_vars: ExtraOption = None,
+    ask_become_pass: SudoOption = False,
+    ask_pass: SshOption = False,
+    ask_vault_pass: VaultOption = False,
+) -> None:
+    """Write an archive for a bug report, without secrets."""
+    cluster = verbs.cluster_of(context, chosen(inventory), extra_vars, verbose, (ask_become_pass, ask_pass, ask_vault_pass))
 
-    :param call: what gives the stream, with these `arguments`.
-    :param json: each line as an object.
-    """
-    code = 0
-    try:
-        with call(**arguments) as stream:
-            for host, reason in list(stream.failures.items()):
-                state.err.print(f"{host}: {reason}", markup=False, style="red")
-            told = set(stream.failures)
-            for line in stream:
-                if json:
-                    state.out.file.write(json_format.dumps(asdict(line)) + "\n")
-                    state.out.file.flush()
-                else:
-                    state.out.print(str(line), markup=False)
-            # by itself, it ends where nothing is left to follow
-            code = 1
-            for host in set(stream.failures) - told:
-                state.err.print(f"{host}: {stream.failures[host]}", markup=False, style="red")
-    except KeyboardInterrupt:
-        code = 3 if stream.failures else 0
-    raise typer.Exit(code)
+    def call() -> Result:
+        result = cluster.bundle(output, lines=lines, limit=limit, check=check)
+        if result.path and not json:
+            state_of(context).out.print(f"{result.path}: look through it before it goes to others", markup=False)
+        return result
+
+    verbs.carry_out(context, cluster, "bundle", call, json, verbose)

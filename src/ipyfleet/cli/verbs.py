@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ipyfleet.cli import show, upkeep
+from ipyfleet.cli import show, stream
 from ipyfleet.cli.progress import Board, Lines
 from ipyfleet.cli.state import (
     CheckOption,
@@ -169,7 +169,7 @@ def logs(
     """Show what the services said, of all hosts together."""
     cluster = cluster_of(context, chosen(inventory), extra_vars, verbose, (ask_become_pass, ask_pass, ask_vault_pass))
     if follow:
-        upkeep.print_stream(state_of(context), cluster.follow, json, lines=lines, since=since, services=service or (), limit=limit)
+        stream.print_stream(state_of(context), cluster.follow, json, lines=lines, since=since, services=service or (), limit=limit)
 
     def call() -> Result:
         result = cluster.logs(lines=lines, since=since, services=service or (), limit=limit)
