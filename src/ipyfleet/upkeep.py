@@ -13,6 +13,7 @@ from ipyfleet.errors import InputError, RunError
 from ipyfleet.follow import Following, Source, Wanted
 from ipyfleet.results import Result
 
+EVERYONE = ("ipp_controller", "ipp_engine", "ipp_client", "jupyterlab")
 SERVICES = ("ipp_controller", "ipp_engine", "jupyterlab")
 
 
@@ -55,6 +56,15 @@ class Upkeep:
         following = Following(Wanted(found.fleet.name, found.fleet.scope, lines, since, password or ""), sources)
         following.failures.update({each.host: each.message for each in found.failures if each.host})
         return following
+
+    def rotate(self, what: str | Sequence[str], *, check: bool = False) -> Result:
+        """Make new keys instead of those that the fleet has, bring them to every host, and run code on every engine.
+
+        :param what: ``hub-key``, with which engines lose their memory, ``certificates``, ``passwords``, ``all``; or several.
+        :raises InputError: when it is none of these.
+        """
+        words = [what] if isinstance(what, str) else list(what)
+        return self.run("rotate", check=check, variables={"rotate_what": words}, takes_part=EVERYONE)
 
     def bundle(self, path: str | os.PathLike[str] = "", *, lines: int = 500, limit: str = "", check: bool = False) -> Result:
         """Write an archive for a bug report, without secrets; see `Result.path`.

@@ -54,7 +54,7 @@ def typed(home: Path, *words: str, fleet: str = LOCAL) -> subprocess.CompletedPr
 
 VERBS = (
     "up", "verify", "status", "validate", "start", "stop", "restart", "logs", "teardown", "run", "inventory", "ssh", "exec",
-    "backup", "backups", "drill", "restore", "connect", "signal", "bundle",
+    "backup", "backups", "drill", "restore", "connect", "signal", "bundle", "rotate",
 )  # fmt: skip
 
 
@@ -100,6 +100,12 @@ def version() -> str:
         (["signal", "INTT"], LOCAL, "ipyfleet: signal_name: expected one of HUP, INT, QUIT, KILL, USR1, USR2, TERM, got INTT"),
         (["signal"], LOCAL, "Missing argument 'SIGNAL'"),
         (["bundle", "-o", "none/here.tar.gz"], LOCAL, "none/here.tar.gz: expected a file in a folder that is there, got another path"),
+        (["rotate"], LOCAL, "Missing option '--what'"),
+        (["rotate", "-w", "hub-key"], LOCAL, "ipyfleet: rotate: expected --yes, or a terminal to ask on, got neither"),
+        (["rotate", "-w", "hub", "-y"], LOCAL, "rotate_what: expected hub-key, certificates, passwords or all, got hub"),
+        (["run", "rotate"], LOCAL, "rotate_what: expected hub-key, certificates, passwords or all, got none"),
+        (["run", "rotate", "-l", "localhost", "-e", "rotate_what=all"], LOCAL, "expected no --limit, as keys are of the whole fleet"),
+        (["rotate", "-w", "passwords"], LOCAL, "fleet trial: expected keys in"),
         (["logs", "--lines", "0"], LOCAL, "Input should be greater than or equal to 1"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -19,6 +20,7 @@ from ipyfleet.cli.state import (
     VerboseOption,
     state_of,
 )
+from ipyfleet.errors import InputError
 from ipyfleet.results import Result
 from ipyfleet.sources import chosen
 
@@ -47,3 +49,27 @@ def bundle(
         return result
 
     verbs.carry_out(context, cluster, "bundle", call, json, verbose)
+
+
+def rotate(
+    context: typer.Context,
+    what: Annotated[list[str], typer.Option("--what", "-w", metavar="WHAT", help="hub-key, certificates, passwords, or all.")],
+    inventory: FleetOption = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    check: CheckOption = False,
+    json: JsonOption = False,
+    verbose: VerboseOption = 0,
+    extra_vars: ExtraOption = None,
+    ask_become_pass: SudoOption = False,
+    ask_pass: SshOption = False,
+    ask_vault_pass: VaultOption = False,
+) -> None:
+    """Make new keys, certificates or passwords, and bring them to every host."""
+    words = [each for given in what for each in given.split(",")]
+    sources = chosen(inventory)
+    if {"hub-key", "all"} & set(words) and not (yes or check):
+        if not sys.stdin.isatty():
+            raise InputError(["rotate: expected --yes, or a terminal to ask on, got neither"])
+        typer.confirm("With a new hub key, engines are started anew and lose their memory. Go on?", abort=True)
+    cluster = verbs.cluster_of(context, sources, extra_vars, verbose, (ask_become_pass, ask_pass, ask_vault_pass))
+    verbs.carry_out(context, cluster, "rotate", lambda: cluster.rotate(words, check=check), json, verbose)
