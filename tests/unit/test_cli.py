@@ -105,7 +105,6 @@ def version() -> str:
         (["rotate", "-w", "hub", "-y"], LOCAL, "rotate_what: expected hub-key, certificates, passwords or all, got hub"),
         (["run", "rotate"], LOCAL, "rotate_what: expected hub-key, certificates, passwords or all, got none"),
         (["run", "rotate", "-l", "localhost", "-e", "rotate_what=all"], LOCAL, "expected no --limit, as keys are of the whole fleet"),
-        (["rotate", "-w", "passwords"], LOCAL, "fleet trial: expected keys in"),
         (["logs", "--lines", "0"], LOCAL, "Input should be greater than or equal to 1"),
     ],
 )
