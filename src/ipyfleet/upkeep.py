@@ -57,6 +57,27 @@ class Upkeep:
         following.failures.update({each.host: each.message for each in found.failures if each.host})
         return following
 
+    def sync(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        exclude: Sequence[str] = (),
+        restart: bool = False,
+        limit: str = "",
+        check: bool = False,
+    ) -> Result:
+        """Bring a folder of your own code to all hosts, where what is in it can be imported.
+
+        :param exclude: patterns of names, or of paths below the folder, of what is left out beside what is no code.
+        :param restart: start engines anew, so that they have it now; they lose their memory.
+        :raises InputError: when there is no such folder.
+        """
+        path = Path(folder).expanduser().absolute()
+        if not path.is_dir():
+            raise InputError([f"{path}: expected a folder, got {'a file' if path.exists() else 'nothing there'}"])
+        variables = {"sync_folder": str(path), "sync_exclude": list(exclude), "sync_restart": restart}
+        return self.run("sync", limit=limit, check=check, variables=variables, takes_part=EVERYONE)
+
     def rotate(self, what: str | Sequence[str], *, check: bool = False) -> Result:
         """Make new keys instead of those that the fleet has, bring them to every host, and run code on every engine.
 

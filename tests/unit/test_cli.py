@@ -54,7 +54,7 @@ def typed(home: Path, *words: str, fleet: str = LOCAL) -> subprocess.CompletedPr
 
 VERBS = (
     "up", "verify", "status", "validate", "start", "stop", "restart", "logs", "teardown", "run", "inventory", "ssh", "exec",
-    "backup", "backups", "drill", "restore", "connect", "signal", "bundle", "rotate",
+    "backup", "backups", "drill", "restore", "connect", "signal", "bundle", "rotate", "sync",
 )  # fmt: skip
 
 
@@ -105,6 +105,9 @@ def version() -> str:
         (["rotate", "-w", "hub", "-y"], LOCAL, "rotate_what: expected hub-key, certificates, passwords or all, got hub"),
         (["run", "rotate"], LOCAL, "rotate_what: expected hub-key, certificates, passwords or all, got none"),
         (["run", "rotate", "-l", "localhost", "-e", "rotate_what=all"], LOCAL, "expected no --limit, as keys are of the whole fleet"),
+        (["sync"], LOCAL, "Missing argument 'FOLDER'"),
+        (["sync", "nowhere"], LOCAL, "nowhere: expected a folder, got nothing there"),
+        (["run", "sync"], LOCAL, "expected -e sync_folder=FOLDER, got none"),
         (["logs", "--lines", "0"], LOCAL, "Input should be greater than or equal to 1"),
     ],
 )

@@ -73,3 +73,30 @@ def rotate(
         typer.confirm("With a new hub key, engines are started anew and lose their memory. Go on?", abort=True)
     cluster = verbs.cluster_of(context, sources, extra_vars, verbose, (ask_become_pass, ask_pass, ask_vault_pass))
     verbs.carry_out(context, cluster, "rotate", lambda: cluster.rotate(words, check=check), json, verbose)
+
+
+def sync(
+    context: typer.Context,
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="What is in it can be imported on all hosts.")],
+    inventory: FleetOption = None,
+    exclude: Annotated[list[str] | None, typer.Option("--exclude", metavar="PATTERN", help="Leave these out, too.")] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Start engines anew; they lose their memory.")] = False,
+    limit: LimitOption = "",
+    check: CheckOption = False,
+    json: JsonOption = False,
+    verbose: VerboseOption = 0,
+    extra_vars: ExtraOption = None,
+    ask_become_pass: SudoOption = False,
+    ask_pass: SshOption = False,
+    ask_vault_pass: VaultOption = False,
+) -> None:
+    """Bring a folder of your own code to all engines."""
+    cluster = verbs.cluster_of(context, chosen(inventory), extra_vars, verbose, (ask_become_pass, ask_pass, ask_vault_pass))
+
+    def call() -> Result:
+        result = cluster.sync(folder, exclude=exclude or (), restart=restart, limit=limit, check=check)
+        if result.ok and result.changed and not (json or check or restart):
+            state_of(context).out.print("engines that run import it when they are started again, or reload it", markup=False)
+        return result
+
+    verbs.carry_out(context, cluster, "sync", call, json, verbose)
