@@ -7,12 +7,22 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
-from ansible_collections.ipyfleet.cluster.plugins.plugin_utils import database, database_secrets, findings, needed, notebook, trust, wanted
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils import (
+    database,
+    database_secrets,
+    findings,
+    needed,
+    notebook,
+    rotation,
+    trust,
+    wanted,
+)
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.base import (
     ROOT,
     builder,
@@ -35,7 +45,7 @@ class ActionModule(ActionBase):
     """Reads all hosts' variables at once, where a role could only read its own host's."""
 
     _requires_connection = False
-    _VALID_ARGS = frozenset(("stage", "fleet", "services"))
+    _VALID_ARGS = frozenset(("stage", "fleet", "services", "what"))
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Carry out a stage, the method of its name; each says what it does."""
@@ -43,7 +53,7 @@ class ActionModule(ActionBase):
         self.vars = task_vars or {}
         self.converted: dict[str, dict[str, Any]] = {}
         self.groups: Mapping[str, list[str]] = self.vars["groups"]
-        stages = (self.wanted, self.checked, self.located, self.claim, self.keep, self.release, self.forget)
+        stages = (self.wanted, self.checked, self.located, self.claim, self.keep, self.release, self.forget, self.rotate, self.rotated)
         try:
             return result | {stage.__name__: stage for stage in stages}[self._task.args["stage"]]()
         except Refused as refused:
@@ -256,6 +266,37 @@ class ActionModule(ActionBase):
         if left:
             return {"warnings": [f"the fleet's keys are kept: it is still on {', '.join(left)}, as far as this run knows"]}
         return {"changed": self.store(folder).remove(dry=self._task.check_mode)}
+
+    def rotate(self) -> dict[str, Any]:
+        """Make new keys instead of those that are there; see the module ``rotation``."""
+        fleet, dry = self._task.args["fleet"], bool(self._task.check_mode)
+        try:
+            kinds = rotation.kinds_of(self._task.args.get("what"))
+            keys = self.store(fleet["secrets_dir"])
+            if not keys.state().deployed:
+                raise Refused([f"fleet {fleet['name']}: expected keys in {fleet['secrets_dir']}, got none; deploy it first"])
+            if not dry:
+                self.take(fleet)
+            looks = [self.vars["hostvars"][host].get("__ipp_node_look", {}).get("facts") for host in fleet["hosts"]]
+            settled = all(seen and not seen["other_secrets"] for seen in looks)
+            files, again = rotation.Rotation(keys, fleet["name"]).carry_out(kinds, settled, datetime.now(UTC), dry)
+        except (StoreError, ValueError) as error:
+            raise Refused([str(error)]) from error
+        finally:
+            if not dry:
+                release(Path(fleet["secrets_dir"]))
+        how = "goes on with what a run before has made" if again else "would be made anew" if dry else "made anew"
+        return {"changed": True, "msg": f"{', '.join(files)}: {how}"}
+
+    def rotated(self) -> dict[str, Any]:
+        """Forget the keys that were, if every host has the new ones."""
+        fleet = self._task.args["fleet"]
+        left = [host for host in fleet["hosts"] if host not in self.vars["ansible_play_hosts"]]
+        if left or self.database_away(fleet):
+            left += [fleet["postgresql"]["host"]] if self.database_away(fleet) else []
+            return {"warnings": [f"{', '.join(dict.fromkeys(left))} has the old keys, which are refused: run again when it is back"]}
+        rotation.Rotation(self.store(fleet["secrets_dir"]), fleet["name"]).finish()
+        return {}
 
     def needed_mb(self, host: str, seen: Mapping[str, Any]) -> int:
         """Free space that a host must have, in MiB."""

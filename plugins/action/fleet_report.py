@@ -44,6 +44,7 @@ class ActionModule(ActionBase):
         states = report.states_of(fleet, variables["hostvars"])
         if kind == "logs":
             known["logs"] = {host: said["logs"] for host, said in states.items() if "logs" in said}
+            known["hosts"] = report.hosts_of(fleet, variables["hostvars"])
             return result | {"report": known, "msg": report.logs_text(known["logs"])}
         units = {host: said["units"] for host, said in states.items() if "units" in said}
         verified = self._task.args["result"]

@@ -18,6 +18,8 @@ import sys
 import tarfile
 from typing import Any, Dict, List, Optional
 
+from ansible_collections.ipyfleet.cluster.plugins.module_utils import fleet_code as code
+
 STAMP = "ipyfleet.json"
 
 
@@ -81,6 +83,7 @@ def install(module: Any, root: str, archive: Dict[str, str], version: str, inter
         if archive["kind"] == "index":
             build_here(module, new, interpreter)
         finish(module, new, archive, version, interpreter)
+        code.tie(root, new)
     except (EnvironmentFailure, OSError):
         # half of an environment would only keep a full disk full
         shutil.rmtree(new, ignore_errors=True)
@@ -107,6 +110,11 @@ def unpack(module: Any, archive: str, folder: str) -> None:
             lines = err.strip().splitlines() or ["no message"]
             raise EnvironmentFailure("unpacking the archive failed: %s" % next((each for each in lines if "No space" in each), lines[0]))
         return
+    unpack_plain(archive, folder)
+
+
+def unpack_plain(archive: str, folder: str) -> None:
+    """Unpack by Python alone."""
     try:
         with tarfile.open(archive) as stream:
             safely = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}

@@ -25,7 +25,8 @@ options:
       - V(signal) sends a signal to units that run. These four and V(logs) are for the units that O(fleet) has chosen; a signal
         goes to engines where it has chosen none.
       - V(client) is of the action plugin alone, and writes what a client on the control node needs there.
-    choices: [look, converge, status, logs, start, stop, restart, signal, remove, client]
+      - V(collect) gathers what is worth knowing of the host for a bug report, without anything secret.
+    choices: [look, converge, status, logs, start, stop, restart, signal, remove, client, collect]
     required: true
     type: str
   fleet:
@@ -44,7 +45,7 @@ options:
     type: bool
     default: true
   lines:
-    description: How many lines of each unit V(logs) gives at most.
+    description: How many lines of each unit V(logs) and V(collect) give at most.
     type: int
     default: 20
   since:
@@ -96,7 +97,7 @@ boot:
   type: str
 units:
   description: State of each unit by name.
-  returned: when phase is look or status
+  returned: when phase is look, status or collect
   type: dict
 kept:
   description: Folders that were left alone, because people have something in them.
@@ -105,7 +106,11 @@ kept:
   elements: str
 logs:
   description: Lines of each unit by name.
-  returned: when phase is logs
+  returned: when phase is logs or collect
+  type: dict
+collected:
+  description: Texts about the host - C(machine) by name, C(files) by path, C(units), C(listing) and C(packages).
+  returned: when phase is collect
   type: dict
 """
 
@@ -122,6 +127,7 @@ from ansible_collections.ipyfleet.cluster.plugins.module_utils import fleet_fact
 from ansible_collections.ipyfleet.cluster.plugins.module_utils import fleet_limits as limits
 from ansible_collections.ipyfleet.cluster.plugins.module_utils import fleet_tree as tree
 from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_boot import LINGER, Boot
+from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_collect import collect
 from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_held import Held
 from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_lock import BusyError, held
 from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_removal import MARKER, Removal
@@ -132,7 +138,7 @@ from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_supervisord
 )
 from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_systemd import SupervisorError, Systemd
 
-READING = ["look", "status", "logs"]
+READING = ["look", "status", "logs", "collect"]
 PHASES = [*READING, "converge", "start", "stop", "restart", "signal", "remove"]
 
 
@@ -183,8 +189,9 @@ class Host:
             # engines that are no services are not known one by one
             by_itself = self.params["held"]["by"] != "service" and all(each.startswith("engine@") for each in self.params["only"])
             self.changes += self.held.signal(name) if by_itself else self.supervisor.signal(name, self.params["only"])
-        elif phase == "logs":
+        elif phase in ("logs", "collect"):
             result["logs"] = self.supervisor.logs(self.params["lines"], self.params["since"], self.params["only"])
+            result.update({"collected": collect(self.params)} if phase == "collect" else {})
         if phase == "look":
             for program, package in sorted(self.params["probe"].get("needs", {}).items()):
                 if not os.path.exists(program):
@@ -193,8 +200,8 @@ class Host:
             programs = self.params["probe"].get("programs", ())
             # those that the distribution's packages bring
             self.changes += [{"path": each, "what": "install"} for each in programs if not os.path.exists(each)]
-        if phase in ("look", "status"):
-            result["units"] = self.supervisor.status(words=phase == "status")
+        if phase in ("look", "status", "collect"):
+            result["units"] = self.supervisor.status(words=phase != "look")
         if phase == "status" and self.boot:
             result["boot"] = self.boot.problem(there=True)
 

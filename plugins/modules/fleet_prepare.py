@@ -23,9 +23,11 @@ options:
       - C(claim) has the fleet changed by this run alone, until C(release) or the end of the run.
       - C(keep) claims the fleet, makes keys if there are none, and remembers which engine id belongs to which slot.
       - C(forget) removes the keys and what is remembered.
+      - C(rotate) makes new keys instead of those that are there, after C(checked), which has judged all hosts. One that was cut
+        short is gone on with. C(rotated) forgets the old ones, if the run has reached every host.
     required: true
     type: str
-    choices: [wanted, checked, located, claim, keep, release, forget]
+    choices: [wanted, checked, located, claim, keep, release, forget, rotate, rotated]
   fleet:
     description: What the stage before returned as C(fleet). All stages but C(wanted) need it.
     type: dict
@@ -35,6 +37,9 @@ options:
       - Each is C(controller), C(jupyterlab), an engine's slot such as C(node1/0), or its id.
     type: list
     elements: str
+  what:
+    description: What C(rotate) makes anew, of V(hub-key), V(certificates), V(passwords) and V(all); several with commas, or as a list.
+    type: raw
 attributes:
   check_mode:
     support: full

@@ -125,6 +125,11 @@ def renewed_authority(authority: Pair, fleet: str, days: int, now: datetime) -> 
     return Pair(authority.key, pem_certificates([_self_signed(load_key(authority.key), certificate.subject, now)]))
 
 
+def is_of_fleet(authority: Pair, fleet: str) -> bool:
+    """Whether an authority is of ipyfleet's making, for this fleet."""
+    return load_certificates(authority.certificate)[0].subject == _authority_name(fleet)
+
+
 def check_authority(authority: Pair) -> None:
     """Check that a pair is an authority: one of a fleet's own, or of another making with its chain up to the root.
 

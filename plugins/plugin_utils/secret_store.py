@@ -39,7 +39,7 @@ LOGINS = "ssh.json"
 _PASSWORD_BYTES = 24
 # stands in addresses and headers as it is
 TOKEN_FORM = re.compile(r"[A-Za-z0-9_-]{32,}")
-_Z85 = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
+Z85 = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
 _B85 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&()*+-;<=>?@^_`{|}~"
 
 
@@ -86,7 +86,7 @@ def new_secrets() -> FleetSecrets:
 
 def z85(data: bytes) -> str:
     """Encode as ZeroMQ's RFC 32 does: base 85 with its own alphabet."""
-    return base64.b85encode(data).decode().translate(str.maketrans(_B85, _Z85))
+    return base64.b85encode(data).decode().translate(str.maketrans(_B85, Z85))
 
 
 def write_private(path: Path, text: str) -> None:
@@ -122,7 +122,7 @@ class SecretStore:
 
         :raises StoreError: when the file is not what it should be, or others may read it.
         """
-        content = self._read_private(SECRETS)
+        content = self.read_private(SECRETS)
         if content is None:
             return None
         try:
@@ -136,7 +136,7 @@ class SecretStore:
         if found:
             return found
         made = new_secrets()
-        self._write(SECRETS, asdict(made))
+        self.write(SECRETS, asdict(made))
         return made
 
     def passwords(self) -> dict[str, str]:
@@ -144,7 +144,7 @@ class SecretStore:
 
         :raises StoreError: when the file is not what it should be, or others may read it.
         """
-        content = self._read_private(PASSWORDS) or {}
+        content = self.read_private(PASSWORDS) or {}
         for user, password in content.items():
             if not isinstance(password, str) or not password:
                 raise StoreError(f"{self.folder / PASSWORDS}: expected a password for {user}, got something else")
@@ -161,7 +161,7 @@ class SecretStore:
         wanted = list(users)
         made = {user: secrets.token_urlsafe(_PASSWORD_BYTES) for user in wanted if user not in given and user not in kept}
         if made:
-            self._write(PASSWORDS, kept | made, dry)
+            self.write(PASSWORDS, kept | made, dry)
         known = kept | made | dict(given)
         return {user: known[user] for user in wanted}
 
@@ -170,7 +170,7 @@ class SecretStore:
 
         :raises StoreError: when the file is not what it should be, or others may read it.
         """
-        content = self._read_private(NOTEBOOK)
+        content = self.read_private(NOTEBOOK)
         if content is None:
             return ""
         found = content.get("token")
@@ -187,7 +187,7 @@ class SecretStore:
         if found:
             return found
         made = secrets.token_hex(32)
-        self._write(NOTEBOOK, {"token": made}, dry)
+        self.write(NOTEBOOK, {"token": made}, dry)
         return made
 
     def login_key(self) -> str:
@@ -195,7 +195,7 @@ class SecretStore:
 
         :raises StoreError: when the file is not what it should be, or others may read it.
         """
-        content = self._read_private(LOGINS)
+        content = self.read_private(LOGINS)
         if content is None:
             return ""
         found = str(content.get("private"))
@@ -215,7 +215,7 @@ class SecretStore:
             return found
         form = (serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption())
         made = Ed25519PrivateKey.generate().private_bytes(*form).decode()
-        self._write(LOGINS, {"private": made}, dry)
+        self.write(LOGINS, {"private": made}, dry)
         return made
 
     def authority(self) -> Pair | None:
@@ -223,7 +223,7 @@ class SecretStore:
 
         :raises StoreError: when the file is not what it should be, or others may read it.
         """
-        content = self._read_private(AUTHORITY)
+        content = self.read_private(AUTHORITY)
         if content is None:
             return None
         path = str(self.folder / AUTHORITY)
@@ -252,14 +252,14 @@ class SecretStore:
         :param dry: only refuse what would be.
         :raises StoreError: when the file is in a vault, or cannot be written.
         """
-        self._write(AUTHORITY, asdict(authority), dry)
+        self.write(AUTHORITY, asdict(authority), dry)
 
     def certificates(self) -> dict[str, Pair]:
         """Keys and certificates that the authority has signed, by name.
 
         :raises StoreError: when the file is not what it should be, or others may read it.
         """
-        content = self._read_private(CERTIFICATES) or {}
+        content = self.read_private(CERTIFICATES) or {}
         return {str(name): _pair(pair, f"{self.folder / CERTIFICATES}: {name}") for name, pair in content.items()}
 
     def certificate(self, name: str) -> Pair | None:
@@ -283,7 +283,7 @@ class SecretStore:
         :raises StoreError: when the file is in a vault, or cannot be written.
         """
         kept = self.certificates() | {name: pair}
-        self._write(CERTIFICATES, {each: asdict(kept[each]) for each in kept}, dry)
+        self.write(CERTIFICATES, {each: asdict(kept[each]) for each in kept}, dry)
 
     def state(self) -> FleetState:
         """What is remembered; nothing when there is nothing."""
@@ -304,7 +304,7 @@ class SecretStore:
     def remember(self, state: FleetState) -> None:
         """Keep a state, if it differs from the one that is kept."""
         if state != self.state():
-            self._write(STATE, asdict(state))
+            self.write(STATE, asdict(state))
 
     def remove(self, dry: bool) -> bool:
         """Remove the folder, and the one above if that was made for it; returns whether there was any.
@@ -319,7 +319,15 @@ class SecretStore:
                 self.folder.parent.rmdir()
         return True
 
-    def _read_private(self, name: str) -> Mapping[str, Any] | None:
+    def discard(self, name: str) -> None:
+        """Remove a file that is about to be made anew.
+
+        :raises StoreError: when it is in a vault, where the new one would not be.
+        """
+        self.write(name, {}, dry=True)
+        (self.folder / name).unlink(missing_ok=True)
+
+    def read_private(self, name: str) -> Mapping[str, Any] | None:
         """A file's content; None when there is none."""
         path = self.folder / name
         if not path.exists():
@@ -337,7 +345,12 @@ class SecretStore:
             raise StoreError(f"{path}: expected a JSON object, got {type(content).__name__}")
         return content
 
-    def _write(self, name: str, content: Mapping[str, Any], dry: bool = False) -> None:
+    def write(self, name: str, content: Mapping[str, Any], dry: bool = False) -> None:
+        """Put a file into the folder.
+
+        :param dry: only refuse what would be.
+        :raises StoreError: when the file is in a vault, or cannot be written.
+        """
         path = self.folder / name
         if _in_vault(path):
             # the new content would not be encrypted

@@ -20,6 +20,7 @@ from ipyfleet.day_two import DayTwo
 from ipyfleet.errors import Cancelled, ClientError, InputError
 from ipyfleet.results import ClientCheck, Failure, Result
 from ipyfleet.tunnel import Tunnel
+from ipyfleet.upkeep import Upkeep
 
 EVERYONE = ("ipp_controller", "ipp_engine", "ipp_client", "jupyterlab")
 SERVICES = ("ipp_controller", "ipp_engine", "jupyterlab")
@@ -34,7 +35,7 @@ ASKING = {
 }
 
 
-class Cluster(DayTwo):
+class Cluster(DayTwo, Upkeep):
     """One fleet: ``Cluster("lab.fleet.yml").up()``.
 
     :param fleet: a fleet file, or another inventory; several, if more sources supply hosts or variables.

@@ -126,7 +126,7 @@ class Collector:
             state = self.hosts.setdefault(host, _HostState())
             state.seconds += seconds
             state.raise_to(outcome, message)
-            if action == "fleet_host" and self._counts(result):
+            if action in ("fleet_host", "fleet_sync") and self._counts(result):
                 state.changes += tuple(change_of(each, self.diff) for each in result.get("changes", []))
         return Progress("host", task, host, outcome, message, seconds)
 

@@ -278,6 +278,7 @@ class Result:
     :param restored: of the verb `restore`.
     :param findings: of the verb `doctor`.
     :param edited: what is changed in the fleet file, as a difference; of the verb `scale`.
+    :param path: the file that was written, of the verb `bundle`; empty in check mode, and of other verbs.
     """
 
     verb: str
@@ -299,6 +300,7 @@ class Result:
     restored: Restored | None = None
     findings: tuple[Finding, ...] = ()
     edited: str = ""
+    path: str = ""
     data: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property

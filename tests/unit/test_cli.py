@@ -54,7 +54,7 @@ def typed(home: Path, *words: str, fleet: str = LOCAL) -> subprocess.CompletedPr
 
 VERBS = (
     "up", "verify", "status", "validate", "start", "stop", "restart", "logs", "teardown", "run", "inventory", "ssh", "exec",
-    "backup", "backups", "drill", "restore", "connect", "signal", "drain", "scale", "upgrade",
+    "backup", "backups", "drill", "restore", "connect", "signal", "drain", "scale", "upgrade", "bundle", "rotate", "sync",
 )  # fmt: skip
 
 
@@ -99,6 +99,15 @@ def version() -> str:
         (["restart", "--slot", "localhost/9"], LOCAL, "ipyfleet: chosen_services: expected controller, jupyterlab, a slot such as HOST/0"),
         (["signal", "INTT"], LOCAL, "ipyfleet: signal_name: expected one of HUP, INT, QUIT, KILL, USR1, USR2, TERM, got INTT"),
         (["signal"], LOCAL, "Missing argument 'SIGNAL'"),
+        (["bundle", "-o", "none/here.tar.gz"], LOCAL, "none/here.tar.gz: expected a file in a folder that is there, got another path"),
+        (["rotate"], LOCAL, "Missing option '--what'"),
+        (["rotate", "-w", "hub-key"], LOCAL, "ipyfleet: rotate: expected --yes, or a terminal to ask on, got neither"),
+        (["rotate", "-w", "hub", "-y"], LOCAL, "rotate_what: expected hub-key, certificates, passwords or all, got hub"),
+        (["run", "rotate"], LOCAL, "rotate_what: expected hub-key, certificates, passwords or all, got none"),
+        (["run", "rotate", "-l", "localhost", "-e", "rotate_what=all"], LOCAL, "expected no --limit, as keys are of the whole fleet"),
+        (["sync"], LOCAL, "Missing argument 'FOLDER'"),
+        (["sync", "nowhere"], LOCAL, "nowhere: expected a folder, got nothing there"),
+        (["run", "sync"], LOCAL, "expected -e sync_folder=FOLDER, got none"),
         (["logs", "--lines", "0"], LOCAL, "Input should be greater than or equal to 1"),
     ],
 )

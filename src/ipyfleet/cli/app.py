@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ipyfleet.cli import connect, database, day_two, hosts, importing, init, lab, verbs
+from ipyfleet.cli import connect, database, day_two, hosts, importing, init, lab, upkeep, verbs
 from ipyfleet.cli.state import State
 from ipyfleet.errors import InputError, IpyfleetError, RunError
 
@@ -54,6 +54,9 @@ app.command()(day_two.scale)
 app.command()(day_two.upgrade)
 app.command()(connect.connect)
 app.command()(verbs.logs)
+app.command()(upkeep.bundle)
+app.command()(upkeep.rotate)
+app.command()(upkeep.sync)
 app.command()(verbs.teardown)
 app.command()(verbs.run)
 app.command("backup")(database.simple("backup", "Back up the fleet's databases now, as the timer on their host does by itself."))

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ipyfleet.cli import show
+from ipyfleet.cli import show, stream
 from ipyfleet.cli.progress import Board, Lines
 from ipyfleet.cli.state import (
     CheckOption,
@@ -158,6 +158,7 @@ def logs(
     service: ServiceOption = None,
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="At most so many of each service.")] = 20,
     since: Annotated[str, typer.Option("--since", metavar="TIME", help="In the words of journalctl, such as -1h.")] = "",
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C, as they say it.")] = False,
     json: JsonOption = False,
     verbose: VerboseOption = 0,
     extra_vars: ExtraOption = None,
@@ -167,6 +168,8 @@ def logs(
 ) -> None:
     """Show what the services said, of all hosts together."""
     cluster = cluster_of(context, chosen(inventory), extra_vars, verbose, (ask_become_pass, ask_pass, ask_vault_pass))
+    if follow:
+        stream.print_stream(state_of(context), cluster.follow, json, lines=lines, since=since, services=service or (), limit=limit)
 
     def call() -> Result:
         result = cluster.logs(lines=lines, since=since, services=service or (), limit=limit)

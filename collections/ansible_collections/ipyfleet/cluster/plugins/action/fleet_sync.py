@@ -1,0 +1,1 @@
+../../../../../../plugins/action/fleet_sync.py
