@@ -49,7 +49,7 @@ def planted(secret: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("secret", [KEYS.key, KEYS.curve_public, KEYS.curve_secret, PASSWORD])
+@pytest.mark.parametrize("secret", [KEYS.key, KEYS.curve_public, KEYS.curve_secret, PASSWORD], ids=["key", "public", "secret", "password"])
 def test_a_known_secret_is_taken_out_in_every_form(secret: str) -> None:
     cleaner = Redactor(KNOWN)
     for text in planted(secret):
