@@ -62,4 +62,6 @@ def late(backups: Mapping[str, Any], calendar: str) -> list[str]:
     most = 2 * PERIODS.get(calendar, PERIODS["weekly"]) + HOUR
     if not newest or newest["age"] < most:
         return []
-    return [f"the newest backup is {newest['age'] // HOUR} h old, with one to be made {calendar}; see `systemctl list-timers` on its host"]
+    hours = newest["age"] // HOUR
+    age = f"{hours} h" if hours < 96 else f"{hours // 24} days"
+    return [f"the newest backup is {age} old, with one to be made {calendar}; see `systemctl list-timers` on its host"]

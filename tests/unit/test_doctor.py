@@ -64,7 +64,7 @@ def judge(
         for number, host in enumerate(("n1", "n2"))
     ]
     listed = {"slots": slots} | ({"problem": problem} if problem else {})
-    lock = {host: {"numpy": "2.0", "zmq": "1.0", "uv": "1"} for host in hosts}
+    lock = {host: {"numpy": "2.0", "zmq": "1.0"} for host in hosts}
     return doctor.Judge(FLEET, hosts, listed, database, lab, lock).findings()
 
 
@@ -250,10 +250,8 @@ def test_what_was_treated_is_told_as_fixed() -> None:
 
 
 def test_versions_of_a_lock() -> None:
-    lock = (
-        "zmq==1.0 \\\n    --hash=sha256:00\nUV_Loop==2 ; x\nnumpy==2.0 ; python_version < '3.12'\nnumpy==2.1 ; python_version >= '3.12'\n"
-    )
-    assert pins(lock) == {"zmq": "1.0", "uv-loop": "2"}
+    lock = "zmq==1.0 \\\n    --hash=sha256:00\nUV_Loop==2 ; x\nColor.ama==3\nnumpy==2.0 ; python_version < '3.12' \\\n    --hash=x\n"
+    assert pins(lock) == {"zmq": "1.0", "color-ama": "3"}
 
 
 def test_findings_are_the_failures_of_a_result() -> None:
