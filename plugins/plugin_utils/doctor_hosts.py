@@ -217,6 +217,13 @@ def services(base: Seen | None, lab: Seen | None, found: Sequence[Finding], days
             )
             fix = f"run `ipyfleet doctor --fix`, or `ipyfleet up --limit {base['host']}`"
             yield Finding(base["host"], "certificate", what, fix, None, "certificate")
+        for disk in base.get("full", ()):
+            what = (
+                f"the disk at {disk['path']}, of the database or its backups, is full: {disk['free_mb']} of {disk['size_mb']} MB are free"
+            )
+            # the fleet's own folders may be on the same one
+            if not any(each.host == base["host"] and each.cause == "disk" and f" at {disk['path']} " in each.what for each in found):
+                yield Finding(base["host"], "disk", what, "make room there, or set postgresql_backup_dir, or keep fewer backups")
         for problem in base["problems"]:
             if base["running"] is False and problem == "its server does not run":
                 fix = f"see `journalctl -u postgresql` on {base['host']}, and run `ipyfleet up --limit {base['host']}`"

@@ -9,6 +9,7 @@ from typing import Any
 
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils import database_report, doctor, notebook_report, report
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.base import builder
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.doctor_hosts import LEAST_MB
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.locks import Locks, lock_key, pins
 
 # a backup is late after two of its periods and an hour
@@ -30,6 +31,7 @@ def report_of(fleet: Mapping[str, Any], hostvars: Mapping[str, Any], given: Mapp
     known["jupyterlab"] = notebook_report.report_of(fleet, known["slots"], given.get("cell") or {})
     if known["database"] and state:
         calendar = hostvars[fleet["postgresql"]["host"]].get("postgresql_backup_calendar", "daily")
+        known["database"]["full"] = full(hostvars[fleet["postgresql"]["host"]].get("__postgresql_disks", {}).get("stdout", ""))
         known["database"]["problems"] += late(state.get("backups") or {}, str(calendar))
     locks = Locks(fleet["secrets_dir"], builder())
     wanted = {key: pins(locks.known_text(key)) for key in {lock_key(each) for each in fleet["hosts"].values()}}
@@ -51,6 +53,16 @@ def seen_on(variables: Mapping[str, Any]) -> dict[str, Any]:
     """What a host said, and what was said of it."""
     look, said = variables.get("__ipp_node_look", {}), variables.get("__ipp_node_doctor", {})
     return {"look": dict(look), "doctor": {} if look.get("unreachable") else dict(said)}
+
+
+def full(said: str) -> list[dict[str, Any]]:
+    """File systems of the database that are full.
+
+    :param said: what `df -Pm` printed.
+    """
+    rows = [line.split(None, 5) for line in said.splitlines()[1:]]
+    disks = {row[5]: (int(row[1]), int(row[3])) for row in rows if len(row) == 6 and row[1].isdigit() and row[3].isdigit()}
+    return [{"path": path, "size_mb": size, "free_mb": free} for path, (size, free) in disks.items() if free < LEAST_MB <= size]
 
 
 def late(backups: Mapping[str, Any], calendar: str) -> list[str]:

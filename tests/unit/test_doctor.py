@@ -232,6 +232,15 @@ def test_the_database_and_jupyterlab_by_their_hosts() -> None:
     assert told(judge(n1=refused, database=down)) == [("db", "database-down", None)]
 
 
+def test_disks_of_the_database() -> None:
+    head = "Filesystem 1048576-blocks Used Available Capacity Mounted on\n"
+    said = head + "/dev/vda1 20000 19000 1000 95% /\n/dev/vdb 9000 8990 10 99% /var/lib/post gres\ntmpfs 64 60 4 94% /run\n"
+    base: dict[str, Any] = {"host": "db", "certificate_days": None, "running": True, "problems": [], "full": doctor_report.full(said)}
+    (found,) = judge(database=base)
+    assert (found.host, found.cause) == ("db", "disk")
+    assert found.what == "the disk at /var/lib/post gres, of the database or its backups, is full: 10 of 9000 MB are free"
+
+
 @pytest.mark.parametrize(("age", "calendar", "late"), [(40, "daily", False), (50, "daily", True), (50, "Mon *-*-* 03:00", False)])
 def test_backups_that_are_late(age: int, calendar: str, late: bool) -> None:
     assert bool(doctor_report.late({"newest": {"age": age * 3600}}, calendar)) == late
