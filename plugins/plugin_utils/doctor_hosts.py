@@ -185,7 +185,7 @@ def _beyond(low: float, high: float) -> float:
 
 def _ahead(seconds: float) -> str:
     size = abs(seconds)
-    amount = f"{size:.0f} s" if size < 600 else f"{size / 60:.0f} min" if size < 7200 else f"{size / 3600:.0f} h"
+    amount = f"{size:.0f} s" if size < 120 else f"{size / 60:.0f} min" if size < 7200 else f"{size / 3600:.0f} h"
     return f"{amount} {'ahead of' if seconds > 0 else 'behind'}"
 
 

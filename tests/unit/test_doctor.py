@@ -208,7 +208,7 @@ def test_limits_of_open_files() -> None:
 @pytest.mark.parametrize(
     ("offsets", "expected"),
     [
-        ({"head": [0, 1], "n1": [-301, -300], "n2": [0, 1]}, [("n1", "its clock is 300 s behind the controller's")]),
+        ({"head": [0, 1], "n1": [-301, -300], "n2": [0, 1]}, [("n1", "its clock is 5 min behind the controller's")]),
         ({"head": [7300, 7301], "n1": [0, 1], "n2": [0, 1]}, [("head", "its clock is 2 h ahead of this machine's")]),
         (
             {"head": [700, 701], "n1": [699, 702], "n2": [700, 701]},
