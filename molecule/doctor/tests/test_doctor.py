@@ -140,7 +140,8 @@ def test_an_engine_that_was_killed_for_want_of_memory() -> None:
         eventually(lambda: "KILL" in shell("node1", "journalctl -q -o cat -u ipyfleet-lab-engine@0 --since -1min", check=False))
         eventually(registered)
         found = {(each["host"], each["cause"], each["slot"]) for each in doctor()["findings"]}
-        assert found == {("node1", "out-of-memory", 0), ("node1", "memory", None)}
+        # what is left by then may be too little, too
+        assert found - {("node1", "memory", None)} == {("node1", "out-of-memory", 0)}
     finally:
         engine_run("update", "--memory", "16g", "--memory-swap", "16g", box)
         # what is in the journal is told for a quarter of an hour
