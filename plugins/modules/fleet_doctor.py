@@ -132,10 +132,11 @@ def ask_database(params: Dict[str, Any]) -> Dict[str, Any]:
         wanted["tls"],
         wanted["services"],
     )
-    environ = {"PATH": os.environ.get("PATH", ""), "HOME": os.environ.get("HOME", "/"), **wanted["environment"]}
 
     def ask() -> Dict[str, Any]:
         command = [params["python"], "-c", code]
+        # by now, the home is that of who asks
+        environ = {"PATH": os.environ.get("PATH", ""), "HOME": os.environ.get("HOME", "/"), **wanted["environment"]}
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=DATABASE_SECONDS, check=False, env=environ, cwd="/")
         except (OSError, subprocess.TimeoutExpired) as error:

@@ -109,7 +109,7 @@ class Judge:
             if unit["loops"]:
                 if not (engine and (excused or self.controller_down)):
                     what = f"{word(name)} ended {unit['quick']} times in a row right after its start{last}"
-                    yield Finding(host, "crash-loop", what, f"mend that; see `ipyfleet logs --service {service}`", slot)
+                    yield Finding(host, "crash-loop", what, f"mend that; see `ipyfleet logs --service {service}`", slot, "", name)
             elif unit["state"].startswith(("failed", "fatal")):
                 yield Finding(host, "failed", f"{word(name)} has failed{last}", START, slot, "start", name)
             elif unit["state"].startswith(("inactive", "stopped", "exited", "not running", "unknown")):

@@ -123,9 +123,7 @@ def software(judge: Judge, host: str, seen: Seen, look: Seen) -> Iterator[Findin
         yield Finding(host, "python", f"it has Python {mine}, the controller's host {theirs}: code does not travel between them", fix)
     elif "error" in installed:
         yield Finding(host, "python", f"the fleet's Python does not run on it: {installed['error']}", f"run `ipyfleet up --limit {host}`")
-    elif drift := list(
-        drifted(installed["packages"], there.get("doctor", {}).get("software", {}).get("packages", {}), judge.pins.get(host, {}))
-    ):
+    elif drift := list(drifted(installed["packages"], judge.pins.get(host, {}))):
         how = (
             f"remove /opt/ipyfleet/{judge.fleet['name']}/env on it"
             if judge.fleet["scope"] == "system"
@@ -147,17 +145,14 @@ def software(judge: Judge, host: str, seen: Seen, look: Seen) -> Iterator[Findin
         yield Finding(host, "drift", what + more, UP)
 
 
-def drifted(mine: Mapping[str, str], theirs: Mapping[str, str], pins: Mapping[str, str]) -> Iterator[str]:
+def drifted(mine: Mapping[str, str], pins: Mapping[str, str]) -> Iterator[str]:
     """Packages that are not as the lock wants them.
 
-    :param theirs: those of the controller's host; what the lock names and that one has is not missing there for its platform.
     :param pins: versions by name.
     """
     for name, version in sorted(pins.items()):
-        if name in mine and mine[name] != version:
-            yield f"{name} {mine[name]} instead of {version}"
-        elif name not in mine and theirs.get(name) == version:
-            yield f"{name} {version} is missing"
+        if mine.get(name) != version:
+            yield f"{name} {mine[name]} instead of {version}" if name in mine else f"{name} {version} is missing"
 
 
 def clocks(seen: Mapping[str, Sequence[float]], controller: str) -> Iterator[tuple[str, str, str, str]]:
@@ -190,7 +185,7 @@ def _beyond(low: float, high: float) -> float:
 
 def _ahead(seconds: float) -> str:
     size = abs(seconds)
-    amount = f"{size:.0f} s" if size < 600 else f"{size / 60:.0f} min" if size < 7200 else f"{size / 3600:.0f} h"
+    amount = f"{size:.0f} s" if size < 120 else f"{size / 60:.0f} min" if size < 7200 else f"{size / 3600:.0f} h"
     return f"{amount} {'ahead of' if seconds > 0 else 'behind'}"
 
 
@@ -222,6 +217,13 @@ def services(base: Seen | None, lab: Seen | None, found: Sequence[Finding], days
             )
             fix = f"run `ipyfleet doctor --fix`, or `ipyfleet up --limit {base['host']}`"
             yield Finding(base["host"], "certificate", what, fix, None, "certificate")
+        for disk in base.get("full", ()):
+            what = (
+                f"the disk at {disk['path']}, of the database or its backups, is full: {disk['free_mb']} of {disk['size_mb']} MB are free"
+            )
+            # the fleet's own folders may be on the same one
+            if not any(each.host == base["host"] and each.cause == "disk" and f" at {disk['path']} " in each.what for each in found):
+                yield Finding(base["host"], "disk", what, "make room there, or set postgresql_backup_dir, or keep fewer backups")
         for problem in base["problems"]:
             if base["running"] is False and problem == "its server does not run":
                 fix = f"see `journalctl -u postgresql` on {base['host']}, and run `ipyfleet up --limit {base['host']}`"
@@ -237,5 +239,4 @@ def services(base: Seen | None, lab: Seen | None, found: Sequence[Finding], days
                 yield Finding(base["host"], "database", *halves(problem, "run `ipyfleet up`"))
     told = lab and any(each.host == lab["host"] and (each.unit == "jupyterlab" or each.cause == "host-unreachable") for each in found)
     if lab and lab["state"] == "failed" and not told:
-        what, fix = halves(f"JupyterLab: {lab['reason']}", "see `ipyfleet logs --service jupyterlab`")
-        yield Finding(lab["host"], "jupyterlab", what, fix)
+        yield Finding(lab["host"], "jupyterlab", f"JupyterLab: {lab['reason']}", "see `ipyfleet logs --service jupyterlab`")

@@ -9,6 +9,7 @@ from typing import Any
 
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils import database_report, doctor, notebook_report, report
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.base import builder
+from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.doctor_hosts import LEAST_MB
 from ansible_collections.ipyfleet.cluster.plugins.plugin_utils.locks import Locks, lock_key, pins
 
 # a backup is late after two of its periods and an hour
@@ -30,6 +31,7 @@ def report_of(fleet: Mapping[str, Any], hostvars: Mapping[str, Any], given: Mapp
     known["jupyterlab"] = notebook_report.report_of(fleet, known["slots"], given.get("cell") or {})
     if known["database"] and state:
         calendar = hostvars[fleet["postgresql"]["host"]].get("postgresql_backup_calendar", "daily")
+        known["database"]["full"] = full(hostvars[fleet["postgresql"]["host"]].get("__postgresql_disks", {}).get("stdout", ""))
         known["database"]["problems"] += late(state.get("backups") or {}, str(calendar))
     locks = Locks(fleet["secrets_dir"], builder())
     wanted = {key: pins(locks.known_text(key)) for key in {lock_key(each) for each in fleet["hosts"].values()}}
@@ -53,6 +55,16 @@ def seen_on(variables: Mapping[str, Any]) -> dict[str, Any]:
     return {"look": dict(look), "doctor": {} if look.get("unreachable") else dict(said)}
 
 
+def full(said: str) -> list[dict[str, Any]]:
+    """File systems of the database that are full.
+
+    :param said: what `df -Pm` printed.
+    """
+    rows = [line.split(None, 5) for line in said.splitlines()[1:]]
+    disks = {row[5]: (int(row[1]), int(row[3])) for row in rows if len(row) == 6 and row[1].isdigit() and row[3].isdigit()}
+    return [{"path": path, "size_mb": size, "free_mb": free} for path, (size, free) in disks.items() if free < LEAST_MB <= size]
+
+
 def late(backups: Mapping[str, Any], calendar: str) -> list[str]:
     """What is wrong with the age of the newest backup.
 
@@ -62,4 +74,6 @@ def late(backups: Mapping[str, Any], calendar: str) -> list[str]:
     most = 2 * PERIODS.get(calendar, PERIODS["weekly"]) + HOUR
     if not newest or newest["age"] < most:
         return []
-    return [f"the newest backup is {newest['age'] // HOUR} h old, with one to be made {calendar}; see `systemctl list-timers` on its host"]
+    hours = newest["age"] // HOUR
+    age = f"{hours} h" if hours < 96 else f"{hours // 24} days"
+    return [f"the newest backup is {age} old, with one to be made {calendar}; see `systemctl list-timers` on its host"]

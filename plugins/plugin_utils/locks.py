@@ -28,11 +28,9 @@ def package_sets(fleet: Mapping[str, Any]) -> list[str]:
 
 
 def pins(text: str) -> dict[str, str]:
-    """Versions by name, of packages that a lock has in one version for every machine that needs them."""
-    found: dict[str, set[str]] = {}
-    for name, version in re.findall(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", text, re.MULTILINE):
-        found.setdefault(re.sub(r"[._-]+", "-", name).lower(), set()).add(version)
-    return {name: next(iter(versions)) for name, versions in found.items() if len(versions) == 1}
+    """Versions by name, of packages that a lock has for every machine."""
+    found = re.findall(r"^([A-Za-z0-9._-]+)==([^\s;\\]+) *\\?$", text, re.MULTILINE)
+    return {re.sub(r"[._-]+", "-", name).lower(): version for name, version in found}
 
 
 class Locks:

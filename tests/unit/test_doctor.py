@@ -64,7 +64,7 @@ def judge(
         for number, host in enumerate(("n1", "n2"))
     ]
     listed = {"slots": slots} | ({"problem": problem} if problem else {})
-    lock = {host: {"numpy": "2.0", "zmq": "1.0", "uv": "1"} for host in hosts}
+    lock = {host: {"numpy": "2.0", "zmq": "1.0"} for host in hosts}
     return doctor.Judge(FLEET, hosts, listed, database, lab, lock).findings()
 
 
@@ -208,7 +208,7 @@ def test_limits_of_open_files() -> None:
 @pytest.mark.parametrize(
     ("offsets", "expected"),
     [
-        ({"head": [0, 1], "n1": [-301, -300], "n2": [0, 1]}, [("n1", "its clock is 300 s behind the controller's")]),
+        ({"head": [0, 1], "n1": [-301, -300], "n2": [0, 1]}, [("n1", "its clock is 5 min behind the controller's")]),
         ({"head": [7300, 7301], "n1": [0, 1], "n2": [0, 1]}, [("head", "its clock is 2 h ahead of this machine's")]),
         (
             {"head": [700, 701], "n1": [699, 702], "n2": [700, 701]},
@@ -232,6 +232,15 @@ def test_the_database_and_jupyterlab_by_their_hosts() -> None:
     assert told(judge(n1=refused, database=down)) == [("db", "database-down", None)]
 
 
+def test_disks_of_the_database() -> None:
+    head = "Filesystem 1048576-blocks Used Available Capacity Mounted on\n"
+    said = head + "/dev/vda1 20000 19000 1000 95% /\n/dev/vdb 9000 8990 10 99% /var/lib/post gres\ntmpfs 64 60 4 94% /run\n"
+    base: dict[str, Any] = {"host": "db", "certificate_days": None, "running": True, "problems": [], "full": doctor_report.full(said)}
+    (found,) = judge(database=base)
+    assert (found.host, found.cause) == ("db", "disk")
+    assert found.what == "the disk at /var/lib/post gres, of the database or its backups, is full: 10 of 9000 MB are free"
+
+
 @pytest.mark.parametrize(("age", "calendar", "late"), [(40, "daily", False), (50, "daily", True), (50, "Mon *-*-* 03:00", False)])
 def test_backups_that_are_late(age: int, calendar: str, late: bool) -> None:
     assert bool(doctor_report.late({"newest": {"age": age * 3600}}, calendar)) == late
@@ -250,10 +259,8 @@ def test_what_was_treated_is_told_as_fixed() -> None:
 
 
 def test_versions_of_a_lock() -> None:
-    lock = (
-        "zmq==1.0 \\\n    --hash=sha256:00\nUV_Loop==2 ; x\nnumpy==2.0 ; python_version < '3.12'\nnumpy==2.1 ; python_version >= '3.12'\n"
-    )
-    assert pins(lock) == {"zmq": "1.0", "uv-loop": "2"}
+    lock = "zmq==1.0 \\\n    --hash=sha256:00\nUV_Loop==2 ; x\nColor.ama==3\nnumpy==2.0 ; python_version < '3.12' \\\n    --hash=x\n"
+    assert pins(lock) == {"zmq": "1.0", "color-ama": "3"}
 
 
 def test_findings_are_the_failures_of_a_result() -> None:

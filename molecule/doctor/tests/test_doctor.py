@@ -12,13 +12,20 @@ from typing import Any
 import pytest
 import yaml
 from accidents import fill
-from fleet import INVENTORY, ROOT, command, container, engine_run, eventually, python_alone, shell
+from fleet import CLIENT_FILE, INVENTORY, ROOT, command, container, engine_run, eventually, play, python_alone, shell
 
 CASES = [
     (path.stem, case)
     for path in sorted((ROOT / "molecule" / "doctor" / "cases").glob("*.yml"))
     for case in yaml.safe_load(path.read_text())
 ]
+CLIENT = f"import ipyparallel as ipp, json, time\nrc = ipp.Client({CLIENT_FILE!r}, timeout=10)\n"
+# what a host's processes have, without what can be dropped at once
+USED = """
+cd /sys/fs/cgroup
+cat memory.current memory/memory.usage_in_bytes 2>/dev/null
+cat memory.stat memory/memory.stat 2>/dev/null | grep -E '^(total_)?inactive_file' | tail -1
+"""
 KEYS = {"id", "breaks", "pause", "hosts", "finds", "mends", "fixes", "exits"}
 
 
@@ -50,13 +57,8 @@ def doctor(*words: str, sources: tuple[Path, ...] = (INVENTORY,)) -> dict[str, A
 
 def registered() -> bool:
     """Whether the controller lists both engines."""
-    code = """
-import ipyparallel as ipp, json
-rc = ipp.Client("/var/lib/ipyfleet/lab/ipython/profile_lab/security/ipcontroller-client.json", timeout=5)
-print(json.dumps(rc.ids))
-"""
     try:
-        return bool(python_alone("head", code) == [0, 1])
+        return bool(python_alone("head", CLIENT + "print(json.dumps(rc.ids))") == [0, 1])
     except AssertionError:
         return False
 
@@ -115,6 +117,38 @@ def test_each_cause_is_named_and_nothing_else_is(case: dict[str, Any], tmp_path:
         mended = doctor("--fix")
         assert mended["exit_code"] == 0
         assert {(each["host"], each["cause"], each["slot"]) for each in mended["findings"] if each["fixed"]} == wanted
+
+
+def test_a_certificate_that_ends_soon_is_renewed() -> None:
+    names = json.dumps({"fleet_ca_names": ["soon.example.org"]})
+    said = play("--limit", "head", "-e", names, "-e", "fleet_ca_days=10", "-e", "fleet_ca_renew_before_days=1")
+    assert said.returncode == 0, said.stdout
+    found = doctor()
+    assert [(each["host"], each["cause"], each["fixable"]) for each in found["findings"]] == [("head", "certificate", True)]
+    assert "the database's certificate ends in 9 days" in found["findings"][0]["what"]
+    mended = doctor("--fix")
+    assert (mended["exit_code"], [each["fixed"] for each in mended["findings"]]) == (0, [True])
+    assert mended["database"]["certificate_days"] > 300
+
+
+def test_an_engine_that_was_killed_for_want_of_memory() -> None:
+    box, told = container("node1"), shell("node1", USED, check=False).split()
+    limit = int(told[0]) - int(told[-1]) + (95 << 20)
+    engine_run("update", "--memory", str(limit), "--memory-swap", str(limit), box)
+    try:
+        python_alone("head", CLIENT + "rc[0].apply_async(lambda: len(b'x' * (800 << 20))); time.sleep(2); print(0)")
+        eventually(lambda: "KILL" in shell("node1", "journalctl -q -o cat -u ipyfleet-lab-engine@0 --since -1min", check=False))
+        eventually(registered)
+        found = {(each["host"], each["cause"], each["slot"]) for each in doctor()["findings"]}
+        # what is left by then may be too little, too
+        assert found - {("node1", "memory", None)} == {("node1", "out-of-memory", 0)}
+    finally:
+        engine_run("update", "--memory", "16g", "--memory-swap", "16g", box)
+        # podman's monitor leaves a note where the hosts were started from
+        (ROOT / "molecule" / "shared" / "oom").unlink(missing_ok=True)
+        # what is in the journal is told for a quarter of an hour
+        shell("node1", "journalctl -q --rotate; sleep 1; journalctl -q --vacuum-time=1s", check=False)
+        eventually(registered)
 
 
 def test_a_limit_is_about_its_hosts_alone() -> None:
