@@ -100,8 +100,9 @@ class Draining:
             each = {"id": number, "queue": load["queue"], "tasks": load["tasks"]}
             if known is None:
                 found.append({**each, "state": "busy"})
-            elif number not in known and number not in listed:
-                found.append({**each, "state": "gone"})
+            elif number not in listed:
+                # the controller still counts what it had to do
+                found.append({**each, "queue": 0, "tasks": 0, "state": "gone"})
             else:
                 found.append(self.judge(each))
         return found

@@ -118,6 +118,17 @@ def test_what_was_sent_to_all_engines_at_once_is_waited_for_too(client: ipp.Clie
     assert len(long.get(timeout=10)) == 1
 
 
+def test_an_engine_that_left_is_not_waited_for(client: ipp.Client) -> None:
+    client[1].apply_async(where, 60)
+    time.sleep(0.3)
+    client.shutdown([1], block=False)
+    draining = Draining(client, [1])
+    eventually(lambda: client.ids == [0], seconds=30)
+    begin = time.monotonic()
+    assert state(draining.wait(20)) == [(1, "gone")]
+    assert time.monotonic() - begin < 10
+
+
 def test_closed_engines_are_open_again_when_nobody_asks_for_it_any_more(client: ipp.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     known = answers(client)
     monkeypatch.setattr(fleet_closing, "LEASE_SECONDS", 1.0)
