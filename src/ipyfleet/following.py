@@ -20,7 +20,9 @@ wait $first; ended=$?
 kill $all 2>/dev/null
 exit $ended"""
 JOURNAL = "{command} 3<&- </dev/null & first=$!; all=$first"
-FIELDS = "MESSAGE,_SYSTEMD_UNIT,UNIT,SYSLOG_IDENTIFIER,_PID"
+# by which an entry says whose it is; others speak about a unit, a unit speaks for itself
+OWNERS = ("UNIT", "OBJECT_SYSTEMD_UNIT", "COREDUMP_UNIT", "_SYSTEMD_UNIT")
+FIELDS = ",".join(("MESSAGE", "SYSLOG_IDENTIFIER", "_PID", *OWNERS))
 # how a line of a file begins, and what ends the name of its unit
 MARK = "\t"
 
@@ -71,8 +73,7 @@ def read_journal(host: str, fleet: str, line: str) -> tuple[LogLine | None, str]
         stamp = datetime.fromtimestamp(int(entry["__REALTIME_TIMESTAMP"]) / 1e6).astimezone().isoformat(timespec="seconds")
     except (ValueError, KeyError, TypeError):
         return None, ""
-    # systemd itself speaks about a unit, a unit speaks for itself
-    name = str(entry.get("UNIT") or entry.get("_SYSTEMD_UNIT") or "")
+    name = next((str(entry[key]) for key in OWNERS if entry.get(key)), "")
     unit = name.removeprefix(f"ipyfleet-{fleet}-").removesuffix(".service")
     who = entry.get("SYSLOG_IDENTIFIER") or "-"
     pid = f"[{entry['_PID']}]" if entry.get("_PID") else ""

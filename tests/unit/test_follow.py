@@ -96,7 +96,7 @@ def test_files_of_all_hosts_are_one_stream_in_the_order_of_arrival(fake: Path, c
 
 @pytest.mark.parametrize("password", ["", "secret"])
 def test_the_journal_is_read_as_root(fake: Path, password: str) -> None:
-    (fake / "entries").write_text(entry("one") + entry([104, 105, 255], UNIT="ipyfleet-lab-controller.service"))
+    (fake / "entries").write_text(entry("one") + entry([104, 105, 255], OBJECT_SYSTEMD_UNIT="ipyfleet-lab-controller.service"))
     with Following(wanted("system", password), [source("n1", "engine@0", "controller")]) as stream:
         lines = iter(stream)
         one, two = next(lines), next(lines)

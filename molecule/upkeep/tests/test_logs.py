@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -44,12 +45,13 @@ def followed(*words: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
 
 def say(host: str, text: str, unit: str = "engine@0") -> None:
     """Have something said about a unit of a host."""
-    shell(host, f"printf 'MESSAGE={text}\\nOBJECT_SYSTEMD_UNIT=ipyfleet-lab-{unit}.service\\n' | logger --journald")
+    fields = shlex.join([f"MESSAGE={text}", f"OBJECT_SYSTEMD_UNIT=ipyfleet-lab-{unit}.service"])
+    shell(host, f"printf '%s\\n' {fields} | logger --journald")
 
 
 def left(host: str) -> str:
     """What still follows on a host."""
-    return shell(host, "pgrep -af 'journalctl.*-f' || true")
+    return shell(host, "pgrep -af '[j]ournalctl.*-f' || true")
 
 
 def test_lines_of_all_hosts_come_while_they_are_said_and_nothing_is_left() -> None:
