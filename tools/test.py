@@ -34,7 +34,7 @@ TELLING = re.compile(r"(FAILED|ERROR|E   |WORDS |fatal:|\[ERROR\]|.*: error: )")
 FIRST_TOLD, LAST_TOLD = 40, 20
 PARTS = ("lint", "unit", "package", "launchers", "fresh", "lab", "scenario")
 # scenarios that run at the same time: they wait more than they compute
-AT_ONCE = 2
+AT_ONCE = 3
 # the scenario in which somebody has a browser
 BROWSER = "jupyterlab"
 # seconds that one command of the tests may take, several times what any needs

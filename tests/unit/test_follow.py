@@ -6,12 +6,14 @@ import json
 import os
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+from conftest import ROOT
 
 from ipyfleet.follow import Following, Source, Wanted
 from ipyfleet.following import read_journal
@@ -153,7 +155,9 @@ def test_a_killed_stream_leaves_nothing(fake: Path) -> None:
         "from ipyfleet.follow import *\n"
         "for line in Following(Wanted('lab', 'system', 1), [Source('n1', {}, ('engine@0',))]): print(line, flush=True)\n"
     )
-    process = subprocess.Popen(["python3", "-c", program], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(ROOT / "src")}, stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout
     assert process.stdout.readline()
     process.kill()

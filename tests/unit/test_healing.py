@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import select
@@ -12,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import ipyfleet_hub
 import psutil
@@ -165,6 +167,18 @@ def nanny_of(pid: int) -> psutil.Process | None:
     return None
 
 
+def interrupted(client: Any, waiting: Any) -> bool:
+    """Interrupt what an engine does; whether that came through."""
+    client.send_signal(signal.SIGINT, targets=[0], block=False)
+    try:
+        waiting.get(timeout=2)
+    except TimeoutError:
+        return False
+    except Exception as error:
+        return "KeyboardInterrupt" in str(error)
+    return False
+
+
 def test_a_killed_nanny_has_a_successor_and_the_engine_keeps_its_memory(cluster: Cluster) -> None:
     cluster.controller()
     engine = cluster.engine(0)
@@ -179,9 +193,8 @@ def test_a_killed_nanny_has_a_successor_and_the_engine_keeps_its_memory(cluster:
         # it does what nannies are for: signals come through
         waiting = client[0].apply_async(time.sleep, 30)
         time.sleep(1.5)
-        client.send_signal(signal.SIGINT, targets=[0], block=True)
-        with pytest.raises(Exception, match="KeyboardInterrupt"):
-            waiting.get(timeout=10)
+        # one that is sent before the successor is connected is lost
+        eventually(functools.partial(interrupted, client, waiting))
     assert client[0].apply_sync(os.getpid) == engine.pid
     assert client[0]["mark"] == 42
     engine.kill()
