@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 from ansible_collections.ipyfleet.cluster.plugins.module_utils.fleet_abandoned import abandoned
 
@@ -56,8 +56,9 @@ class Draining:
         self.client = client
         self.ids = ids
         self.closed: List[int] = []
-        # by engine, what it was asked, and when for the last time
+        # by engine, questions that it has not answered, the last one with what was queued before it, and when it was asked
         self.asked: Dict[int, List[Any]] = {number: [] for number in ids}
+        self.last: Dict[int, Tuple[Any, int]] = {}
         self.asked_at: Dict[int, float] = {}
         self.loads: Dict[int, Dict[str, int]] = {}
         self.renewed = 0.0
@@ -89,7 +90,7 @@ class Draining:
             self.renewed = time.monotonic()
 
     def look(self) -> List[Dict[str, Any]]:
-        """How the engines do; those that should have nothing to do are asked something."""
+        """How the engines do; those that have no tasks are asked something."""
         known = loads(self.client)
         listed = set(self.client.ids)
         found = []
@@ -108,24 +109,34 @@ class Draining:
         return found
 
     def judge(self, each: Dict[str, Any]) -> Dict[str, Any]:
-        """An engine with its state; a question of ours that it has is no work."""
+        """An engine with its state.
+
+        Messages of direct views are dealt with in their order, so an answer says that all before it are done. What the controller
+        still counts then is lost, if it is as much as before the question; else it came later, and there is another question.
+        """
         number = each["id"]
-        waiting = [asked for asked in self.asked[number] if not asked.ready()]
-        answered = [asked for asked in self.asked[number] if asked.ready() and self.said(asked)]
-        each["queue"] = max(0, each["queue"] - len(waiting))
-        if each["queue"] + each["tasks"]:
-            self.asked[number] = waiting
+        self.asked[number] = [asked for asked in self.asked[number] if not asked.ready()]
+        # questions of ours are no work
+        queued = each["queue"] = max(0, each["queue"] - len(self.asked[number]))
+        if each["tasks"]:
+            self.last.pop(number, None)
             return {**each, "state": "busy"}
-        self.asked[number] = [*waiting, *answered]
-        if answered:
-            return {**each, "state": "idle"}
+        asked, before = self.last.get(number, (None, 0))
+        if asked is not None and asked.ready():
+            if before == queued and self.said(asked):
+                return {**each, "queue": 0, "state": "idle"}
+            asked = None
         # again, as a message can be lost with a controller that is killed; ever more seldom
-        if not waiting or time.monotonic() - self.asked_at[number] > ANSWER_SECONDS * len(waiting):
+        lost = not queued and time.monotonic() - self.asked_at.get(number, 0.0) > ANSWER_SECONDS * len(self.asked[number])
+        if asked is None or lost:
+            self.last.pop(number, None)
             # it may be gone by now
             with contextlib.suppress(Exception):
+                asked = self.client[number].apply_async(eval, QUESTION)
+                self.last[number] = (asked, queued)
+                self.asked[number].append(asked)
                 self.asked_at[number] = time.monotonic()
-                self.asked[number].append(self.client[number].apply_async(eval, QUESTION))
-        return {**each, "state": "silent"}
+        return {**each, "state": "busy" if queued else "silent"}
 
     def said(self, asked: Any) -> bool:
         """Whether an engine answered, rather than died."""

@@ -129,6 +129,21 @@ def test_an_engine_that_left_is_not_waited_for(client: ipp.Client) -> None:
     assert time.monotonic() - begin < 10
 
 
+def test_messages_that_were_lost_are_not_waited_for(client: ipp.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = fleet_closing.loads
+
+    def more(client: Any) -> dict[int, dict[str, int]] | None:
+        """What a controller counts that does not hear of an end."""
+        return {number: {**load, "queue": load["queue"] + 1} for number, load in (real(client) or {}).items()}
+
+    monkeypatch.setattr(fleet_closing, "loads", more)
+    long = client[1].apply_async(where, 3)
+    time.sleep(0.3)
+    assert [(each["id"], each["state"], each["queue"]) for each in Draining(client, [0, 1]).wait(1)] == [(0, "idle", 0), (1, "busy", 2)]
+    assert state(Draining(client, [0, 1]).wait(20)) == [(0, "idle"), (1, "idle")]
+    assert long.ready()
+
+
 def test_closed_engines_are_open_again_when_nobody_asks_for_it_any_more(client: ipp.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     known = answers(client)
     monkeypatch.setattr(fleet_closing, "LEASE_SECONDS", 1.0)
