@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import shutil
@@ -37,7 +38,7 @@ PARTS = ("lint", "unit", "package", "launchers", "fresh", "lab", "scenario")
 AT_ONCE = 2
 # the scenario in which somebody has a browser
 BROWSER = "jupyterlab"
-# seconds that one command of the tests may take, several times what any needs
+# seconds that one command of the tests may take; the longest took 1900 on a loaded machine
 LONGEST = 2700
 # the longest begin first, or one of them would run alone in the end
 LONG = ("postgresql", "accidents", "default")
@@ -71,7 +72,7 @@ class Tests:
     def interrupt(self, number: int, _frame: object) -> None:
         """Pass a signal on to what runs, which a terminal's does not reach, and end."""
         for group in tuple(self.running):
-            os.killpg(group, number)
+            end(group, number)
         raise KeyboardInterrupt
 
     def run(self, name: str, *command: str, cwd: Path = ROOT, prefix: str = "") -> bool:
@@ -84,17 +85,19 @@ class Tests:
         first: list[str] = []
         last: deque[str] = deque(maxlen=LAST_TOLD)
         piped: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
-        # in a process group of its own: it is ended with all that it started, which holds its output open
+        # in a process group of its own: it is ended with what it started, which holds its output open
         with subprocess.Popen(command, cwd=cwd, env=self.environ, stdin=subprocess.DEVNULL, start_new_session=True, **piped) as process:
             self.running.add(process.pid)
-            late = threading.Timer(LONGEST, os.killpg, (process.pid, signal.SIGKILL))
+            late = threading.Timer(LONGEST, end, (process.pid, signal.SIGKILL))
             late.start()
-            for line in process.stdout or ():
-                print(prefix + line, end="", flush=True)
-                plain = re.sub(r"\x1b\[[0-9;]*m", "", line).strip(" \u2502-'\n")
-                if TELLING.match(plain):
-                    (first if len(first) < FIRST_TOLD else last).append(plain[:300])
-        late.cancel()
+            try:
+                for line in process.stdout or ():
+                    print(prefix + line, end="", flush=True)
+                    plain = re.sub(r"\x1b\[[0-9;]*m", "", line).strip(" \u2502-'\n")
+                    if TELLING.match(plain):
+                        (first if len(first) < FIRST_TOLD else last).append(plain[:300])
+            finally:
+                late.cancel()
         self.running.discard(process.pid)
         ok = process.returncode == 0
         if process.returncode == -signal.SIGKILL:
@@ -170,6 +173,12 @@ class Tests:
             raise bootstrap.BootstrapError(str(error)) from error
 
 
+def end(group: int, number: int) -> None:
+    """Send a signal to a process group, if there still is one."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, number)
+
+
 def install_packages() -> None:
     """Install what container hosts need, where this is root on a system with apt.
 
@@ -238,6 +247,9 @@ def main() -> int:
     except bootstrap.BootstrapError as problem:
         print(f"bin/test: {problem}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("bin/test: interrupted", file=sys.stderr)
+        return 130
     print("\n=== outcome")
     for outcome in tests.outcomes:
         print(f"{'ok    ' if outcome.ok else 'FAILED'} {outcome.seconds:7.1f} s  {outcome.name}")
